@@ -1,0 +1,16 @@
+//! The wire forms between daemon, helper, launcher and shim, and the files that a shim leaves.
+//!
+//! Never does: a system call. Daemon and helper link this library; the launcher's and the shim's own
+//! code is in their binaries. Every form starts with a version byte; old shims outlive updates, so a
+//! form is only ever added to under a new version (fixtures in `fixtures/` pin the bytes).
+
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod control;
+pub mod launch;
+pub mod orders;
+pub mod output;
+pub mod record;
+
+pub use codec::WireError;

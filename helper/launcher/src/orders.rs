@@ -1,0 +1,134 @@
+//! What a shim is told about its worker. Made by the daemon; opaque to helper and launcher.
+//!
+//! The daemon and the worker have the same uid, so these paths open nothing that the owner cannot open;
+//! the shim reads them as the owner, before it gives up the host's tree.
+
+use crate::codec::{Reader, WireError, Writer};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+/// Version of this form.
+pub const VERSION: u8 = 1;
+
+/// Most bytes of encoded orders (the launch request's cap).
+pub const BYTES_MAX: usize = 1024 * 1024;
+
+/// Everything a shim needs, but for the addresses, which the helper chooses ([`crate::launch::Wiring`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orders {
+    /// The worker's id, 16 hex digits: names the control socket.
+    pub worker: String,
+    /// Which start this is.
+    pub generation: u64,
+    /// 128 random bits: whoever shows them to the shim is the daemon that ordered it (or may read its database).
+    pub nonce: [u8; 16],
+    /// Host name inside.
+    pub hostname: String,
+    /// Program and arguments; at least one. A first word without '/' is looked up on the `PATH` of `env`.
+    pub argv: Vec<OsString>,
+    /// The complete environment, KEY=VALUE each, no NUL.
+    pub env: Vec<OsString>,
+    /// Absolute, inside the worker's root.
+    pub workdir: PathBuf,
+    /// Bound in this order, after everything of ours.
+    pub volumes: Vec<Volume>,
+    /// Host file to bind (read-only) over `/etc/hosts`; the daemon rewrites it in place.
+    pub hosts_file: PathBuf,
+    /// Content of `/etc/resolv.conf`.
+    pub resolv_conf: Vec<u8>,
+    /// Host directory for the exit record and, in `log/`, the output. Exists, owner's, 0700.
+    pub state_dir: PathBuf,
+    /// Host directory for `<worker>.sock`. Exists, owner's, 0700.
+    pub control_dir: PathBuf,
+    /// Host directories that the worker must not see although they lie in what it sees (our state).
+    pub hidden: Vec<PathBuf>,
+    /// Cap of kept output in bytes, and the number of files it is cut into (at least 1).
+    pub log_bytes_max: u64,
+    /// See `log_bytes_max`.
+    pub log_files_max: u32,
+}
+
+/// One bind mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Absolute host path, file or directory.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub target: PathBuf,
+    /// Mounted read-only.
+    pub read_only: bool,
+}
+
+impl Orders {
+    /// The wire form.
+    pub fn encode(&self) -> Vec<u8> {
+        let path = |w: &mut Writer, p: &PathBuf| {
+            w.bytes(p.as_os_str().as_bytes());
+        };
+        let word = |w: &mut Writer, s: &OsString| {
+            w.bytes(s.as_bytes());
+        };
+        let mut w = Writer::new(VERSION);
+        w.bytes(self.worker.as_bytes()).u64(self.generation).raw(&self.nonce).bytes(self.hostname.as_bytes());
+        w.list(&self.argv, word).list(&self.env, word);
+        path(&mut w, &self.workdir);
+        w.list(&self.volumes, |w, v| {
+            path(w, &v.source);
+            path(w, &v.target);
+            w.u8(v.read_only.into());
+        });
+        path(&mut w, &self.hosts_file);
+        w.bytes(&self.resolv_conf);
+        path(&mut w, &self.state_dir);
+        path(&mut w, &self.control_dir);
+        w.list(&self.hidden, path).u64(self.log_bytes_max).u32(self.log_files_max);
+        w.finish()
+    }
+
+    /// Reads the wire form. Words that hold a NUL, relative paths and an empty command are refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut r = Reader::new(bytes, VERSION)?;
+        let orders = Self {
+            worker: r.text("worker")?.to_owned(),
+            generation: r.u64()?,
+            nonce: r.array()?,
+            hostname: r.text("hostname")?.to_owned(),
+            argv: r.list(|r| word(r, "argument"))?,
+            env: r.list(|r| word(r, "variable"))?,
+            workdir: path(&mut r, "workdir")?,
+            volumes: r.list(|r| {
+                Ok(Volume {
+                    source: path(r, "volume source")?,
+                    target: path(r, "volume target")?,
+                    read_only: r.bool("volume mode")?,
+                })
+            })?,
+            hosts_file: path(&mut r, "hosts file")?,
+            resolv_conf: r.bytes()?.to_vec(),
+            state_dir: path(&mut r, "state directory")?,
+            control_dir: path(&mut r, "control directory")?,
+            hidden: r.list(|r| path(r, "hidden directory"))?,
+            log_bytes_max: r.u64()?,
+            log_files_max: r.u32()?,
+        };
+        r.end()?;
+        if orders.argv.is_empty() {
+            return Err(WireError::Value("command"));
+        }
+        if orders.log_files_max == 0 {
+            return Err(WireError::Value("number of log files"));
+        }
+        Ok(orders)
+    }
+}
+
+fn word(r: &mut Reader<'_>, field: &'static str) -> Result<OsString, WireError> {
+    let bytes = r.bytes()?;
+    if bytes.contains(&0) { Err(WireError::Value(field)) } else { Ok(OsString::from_vec(bytes.to_vec())) }
+}
+
+fn path(r: &mut Reader<'_>, field: &'static str) -> Result<PathBuf, WireError> {
+    let path = PathBuf::from(word(r, field)?);
+    if path.is_absolute() { Ok(path) } else { Err(WireError::Value(field)) }
+}
