@@ -1,0 +1,1 @@
+//! Installing and removing Holdfast as one plan that describes, applies and reverts itself.
