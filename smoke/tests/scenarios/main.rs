@@ -1,0 +1,19 @@
+//! The promises, each kept on a real systemd by the installed product. `smoke/test` runs them.
+
+#![allow(missing_docs)]
+
+mod harness;
+
+use holdfast_smoke::{Host, Result};
+
+/// A scenario on a fresh host with Holdfast installed for alice; what the product said is shown where it fails.
+fn on_installed(scenario: impl FnOnce(&Host) -> Result) -> Result {
+    let host = Host::installed()?;
+    host.explain(scenario(&host))
+}
+
+/// A scenario on a fresh host without Holdfast.
+fn on_fresh(scenario: impl FnOnce(&Host) -> Result) -> Result {
+    let host = Host::boot()?;
+    host.explain(scenario(&host))
+}
