@@ -1,0 +1,78 @@
+//! Writes what makes a folder of files a release.
+
+use anyhow::Context;
+use holdfast_release::{
+    Digest, FileName, Folder, Protocols, RELEASE_NAME, Release, ReleaseFile, Role, SUMS_NAME, SchemaRange,
+    ShimProtocol, Sums, Target,
+};
+use jiff::{Timestamp, ToSpan};
+use std::fs;
+use std::path::Path;
+
+/// What the programs of these sources write, read and speak. Raised together with the programs.
+const STATE_SCHEMA: SchemaRange = SchemaRange { writes: 1, reads_from: 1 };
+const PROTOCOLS: Protocols = Protocols { daemon: 1, helper: 1, shim: ShimProtocol { speaks: 1, understands_from: 1 } };
+/// A release older than this should have been followed by another (release format: at most 90 days).
+const VALID_HOURS: i64 = 90 * 24;
+
+/// Writes `release.json` and `SHA256SUMS` into `folder`, then opens it as every installer would.
+pub fn complete(folder: &Path, version: semver::Version, commit: String, now: Timestamp) -> anyhow::Result<()> {
+    let mut sums = Vec::new();
+    let mut files = Vec::new();
+    for name in names(folder)? {
+        let bytes = fs::read(folder.join(name.as_str())).with_context(|| name.to_string())?;
+        let role = Role::of_name(name.as_str()).with_context(|| format!("{name}: a release holds no such file"))?;
+        let (size, mode) = (bytes.len() as u64, role.mode_text().to_owned());
+        files.push(ReleaseFile { name: name.to_string(), size, mode, role });
+        sums.push((name, Digest::of(&bytes)));
+    }
+    let release = describe(files, version, commit, now)?;
+    let mut text = serde_json::to_vec_pretty(&release)?;
+    text.push(b'\n');
+    fs::write(folder.join(RELEASE_NAME), &text)?;
+    sums.push((RELEASE_NAME.parse().map_err(anyhow::Error::msg)?, Digest::of(&text)));
+    fs::write(folder.join(SUMS_NAME), Sums::of(sums).to_string())?;
+    Folder::open(folder).context("the folder is no release")?;
+    Ok(())
+}
+
+fn names(folder: &Path) -> anyhow::Result<Vec<FileName>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let name = entry?.file_name();
+        let name = name.to_str().with_context(|| format!("{}: not a name of a release", name.display()))?;
+        if name != RELEASE_NAME && name != SUMS_NAME {
+            names.push(name.parse::<FileName>().map_err(|why| anyhow::anyhow!("{name:?}: {why}"))?);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn describe(
+    files: Vec<ReleaseFile>,
+    version: semver::Version,
+    commit: String,
+    now: Timestamp,
+) -> anyhow::Result<Release> {
+    // Whole seconds: the description is for people too.
+    let created = Timestamp::from_second(now.as_second())?;
+    Ok(Release {
+        kind: Release::KIND.to_owned(),
+        format: Release::FORMAT,
+        product: Release::PRODUCT.to_owned(),
+        channel: "stable".to_owned(),
+        version,
+        seq: 0,
+        min_seq: 0,
+        key_epoch: 0,
+        created,
+        expires: created.checked_add(VALID_HOURS.hours())?,
+        commit,
+        state_schema: STATE_SCHEMA,
+        protocols: PROTOCOLS,
+        targets: vec![Target { arch: std::env::consts::ARCH.to_owned(), libc: "gnu".to_owned(), files }],
+        notes: String::new(),
+        x: None,
+    })
+}
