@@ -1,0 +1,344 @@
+//! The loop: words of the helper, words of shims, ends of shims, signals.
+
+use crate::birth::{Newborn, Nursery, NurseryError};
+use crate::cgroups::Cgroups;
+use crate::identity::IdentityError;
+use crate::launch::{Next, Stage};
+use crate::line::Line;
+use crate::lock::LockError;
+use crate::packet;
+use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, PACKET_BYTES_MAX, ShimWord, Wiring};
+use holdfast_launcher::orders;
+use holdfast_proto::words::WorkerId;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::SealFlags;
+use rustix::io::Errno;
+use rustix::process::WaitOptions;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long a launch may wait for its next word.
+const STEP: Duration = Duration::from_secs(10);
+
+/// Most launches under way at once; more are refused.
+const LAUNCHES_MAX: usize = 256;
+
+/// How often cgroups of shims that an earlier launcher made are looked at.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Why the launcher does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It is not what it has to be.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Another one is there.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// It has nothing to make shims of.
+    #[error(transparent)]
+    Nursery(#[from] NurseryError),
+    /// The kernel's answer to a step of its own.
+    #[error("cannot {step}: {source}")]
+    Kernel {
+        /// What was being done.
+        step: &'static str,
+        /// Why not.
+        source: Errno,
+    },
+}
+
+/// Everything the launcher knows.
+pub struct Launcher {
+    nursery: Nursery,
+    line: Line,
+    signals: SignalFd,
+    /// Under way, by the helper's number.
+    launches: BTreeMap<u64, Launch>,
+    /// Shims not reaped yet, by pid: a number that is theirs until they are reaped. Nothing is signalled by it.
+    shims: HashMap<i32, WorkerId>,
+    /// Highest seen: words of an earlier daemon are void.
+    epoch: u64,
+    sweep_at: Instant,
+    watchdog: Option<Duration>,
+}
+
+struct Launch {
+    pidfd: OwnedFd,
+    pair: OwnedFd,
+    stage: Stage,
+    deadline: Instant,
+}
+
+/// The connection is of no use any more.
+struct LineLost;
+
+impl Launcher {
+    /// Takes its signals.
+    pub fn new(socket: PathBuf, nursery: Nursery) -> Result<Self, StartError> {
+        let failed =
+            |step| move |errno: nix::Error| StartError::Kernel { step, source: Errno::from_raw_os_error(errno as i32) };
+        let mask: SigSet = [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        mask.thread_block().map_err(failed("block signals"))?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(failed("make a signalfd"))?;
+        let now = Instant::now();
+        Ok(Self {
+            nursery,
+            line: Line::new(socket),
+            signals,
+            launches: BTreeMap::new(),
+            shims: HashMap::new(),
+            epoch: 0,
+            sweep_at: now,
+            watchdog: sd_notify::watchdog_enabled(),
+        })
+    }
+
+    /// Serves until SIGTERM or SIGINT; shims that have been released stay.
+    pub fn run(&mut self) -> Result<(), StartError> {
+        self.dial();
+        notify(sd_notify::NotifyState::Ready);
+        loop {
+            let woken = self.wait().map_err(|source| StartError::Kernel { step: "wait", source })?;
+            if woken.signal && self.take_signals() {
+                return Ok(());
+            }
+            for seq in woken.shims {
+                self.hear_shim(seq);
+            }
+            if woken.helper && self.hear_helper().is_err() {
+                self.lose_line();
+            }
+            self.keep_time();
+        }
+    }
+
+    fn wait(&self) -> rustix::io::Result<Woken> {
+        let seqs: Vec<u64> = self.launches.keys().copied().collect();
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(self.launches.values().map(|launch| PollFd::new(&launch.pair, PollFlags::IN)));
+        fds.extend(self.line.socket.as_ref().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let left = self.next_deadline().saturating_duration_since(Instant::now());
+        // Rounded up, or the last millisecond would be spent spinning.
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+        let woken: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        Ok(Woken {
+            signal: woken[0],
+            shims: seqs.iter().zip(&woken[1..]).filter(|(_, woken)| **woken).map(|(seq, _)| *seq).collect(),
+            helper: self.line.socket.is_some() && woken.last() == Some(&true),
+        })
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let watchdog = self.watchdog.map(|period| Instant::now() + period / 2);
+        let launches = self.launches.values().map(|launch| launch.deadline);
+        launches.chain(self.line.due()).chain(watchdog).fold(self.sweep_at, Instant::min)
+    }
+
+    fn keep_time(&mut self) {
+        let now = Instant::now();
+        let late: Vec<u64> =
+            self.launches.iter().filter(|(_, launch)| launch.deadline <= now).map(|(seq, _)| *seq).collect();
+        for seq in late {
+            let step = self.launches.get(&seq).map_or("", |launch| launch.stage.awaited());
+            self.fail(seq, Failure { step: step.to_owned(), errno: Errno::TIMEDOUT.raw_os_error() });
+        }
+        if self.sweep_at <= now {
+            self.sweep_at = now + SWEEP;
+            self.nursery.cgroups.sweep();
+        }
+        if self.watchdog.is_some() {
+            notify(sd_notify::NotifyState::Watchdog);
+        }
+        self.dial();
+    }
+
+    /// True: asked to end.
+    fn take_signals(&mut self) -> bool {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo != Signal::SIGCHLD as u32 {
+                return true;
+            }
+        }
+        // One SIGCHLD may stand for several ends.
+        while let Ok(Some((pid, _))) = rustix::process::wait(WaitOptions::NOHANG) {
+            if let Some(worker) = self.shims.remove(&pid.as_raw_nonzero().get()) {
+                self.nursery.cgroups.remove(&Cgroups::name(worker));
+            }
+        }
+        false
+    }
+
+    fn dial(&mut self) {
+        if self.line.dial_if_due(Instant::now()) {
+            self.answer(&FromLauncher::Dial { version: holdfast_proto::VERSION.to_owned() }, &[]);
+        }
+    }
+
+    /// Launches that the helper can no longer release are undone with it.
+    fn lose_line(&mut self) {
+        self.line.drop_line(Instant::now());
+        for launch in std::mem::take(&mut self.launches).into_values() {
+            kill(&launch.pidfd);
+        }
+    }
+
+    fn hear_helper(&mut self) -> Result<(), LineLost> {
+        let mut buffer = [0; PACKET_BYTES_MAX];
+        loop {
+            let Some(socket) = &self.line.socket else { return Ok(()) };
+            let (len, fds) = match packet::receive(socket.as_fd(), &mut buffer) {
+                Ok((0, _)) => return Err(LineLost),
+                Ok(got) => got,
+                Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+                Err(_) => return Err(LineLost),
+            };
+            self.line.proved();
+            let word = FromHelper::decode(&buffer[..len]).map_err(|error| {
+                eprintln!("holdfast-launcher: the helper's word is not understood ({error}); hanging up");
+                LineLost
+            })?;
+            self.obey(word, fds)?;
+        }
+    }
+
+    fn obey(&mut self, word: FromHelper, mut fds: Vec<OwnedFd>) -> Result<(), LineLost> {
+        match word {
+            FromHelper::Prepare { seq, epoch, worker, generation: _ } => {
+                if self.launches.contains_key(&seq) {
+                    return Err(LineLost);
+                }
+                let orders = if fds.len() == 1 { fds.pop() } else { None };
+                match self.prepare(epoch, &worker, orders) {
+                    Ok((worker, newborn)) => self.begin(seq, worker, newborn),
+                    Err(failure) => self.answer(&FromLauncher::Failed { seq, failure }, &[]),
+                }
+            }
+            FromHelper::Release { seq, wiring } => self.advance(seq, |stage| stage.wired(wiring)),
+            FromHelper::Abort { seq } => self.fail(seq, Failure { step: "aborted".to_owned(), errno: 0 }),
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, epoch: u64, worker: &str, orders: Option<OwnedFd>) -> Result<(WorkerId, Newborn), Failure> {
+        let refused = |step: &str, errno: Errno| Failure { step: step.to_owned(), errno: errno.raw_os_error() };
+        if epoch < self.epoch {
+            return Err(refused("epoch: a later daemon has spoken", Errno::STALE));
+        }
+        self.epoch = epoch;
+        if self.launches.len() >= LAUNCHES_MAX {
+            return Err(refused("launches under way: at most 256", Errno::AGAIN));
+        }
+        let worker: WorkerId = worker.parse().map_err(|_| refused("worker id", Errno::INVAL))?;
+        let orders = orders.ok_or_else(|| refused("orders: one memfd", Errno::BADF))?;
+        check_orders(orders.as_fd())?;
+        Ok((worker, self.nursery.bear(worker, &orders)?))
+    }
+
+    fn begin(&mut self, seq: u64, worker: WorkerId, newborn: Newborn) {
+        let Newborn { pid, pidfd, netns, pair } = newborn;
+        self.shims.insert(pid as i32, worker);
+        self.answer(&FromLauncher::Prepared { seq, shim_pid: pid }, &[netns.as_fd(), pidfd.as_fd()]);
+        let launch = Launch { pidfd, pair, stage: Stage::Born, deadline: Instant::now() + STEP };
+        if self.line.socket.is_some() {
+            self.launches.insert(seq, launch);
+        } else {
+            kill(&launch.pidfd);
+        }
+    }
+
+    fn hear_shim(&mut self, seq: u64) {
+        let Some(launch) = self.launches.get(&seq) else { return };
+        let mut buffer = [0; PACKET_BYTES_MAX];
+        let word = match packet::receive(launch.pair.as_fd(), &mut buffer) {
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Ok((len, _)) if len > 0 => ShimWord::decode(&buffer[..len]).ok(),
+            Ok(_) | Err(_) => None,
+        };
+        match word {
+            Some(ShimWord::Ready) => self.advance(seq, Stage::ready),
+            Some(ShimWord::Failed(failure)) => self.fail(seq, failure),
+            Some(ShimWord::Go(_)) | None => {
+                self.fail(seq, Failure { step: "shim ended before it was ready".to_owned(), errno: 0 });
+            }
+        }
+    }
+
+    /// Does what follows from a word about a launch. One that is over already is no error: answers cross.
+    fn advance(&mut self, seq: u64, word: impl FnOnce(Stage) -> Next) {
+        let Some(launch) = self.launches.get_mut(&seq) else { return };
+        match word(std::mem::take(&mut launch.stage)) {
+            Next::Wait(stage) => {
+                launch.stage = stage;
+                launch.deadline = Instant::now() + STEP;
+            }
+            Next::Go(wiring) => self.release(seq, wiring),
+            Next::Twice => self.fail(seq, Failure { step: "a word said twice".to_owned(), errno: 0 }),
+        }
+    }
+
+    fn release(&mut self, seq: u64, wiring: Wiring) {
+        let Some(launch) = self.launches.get(&seq) else { return };
+        match packet::send(launch.pair.as_fd(), &ShimWord::Go(wiring).encode(), &[]) {
+            Ok(()) => {
+                self.launches.remove(&seq);
+                self.answer(&FromLauncher::Released { seq }, &[]);
+            }
+            Err(errno) => self.fail(seq, Failure { step: "release".to_owned(), errno: errno.raw_os_error() }),
+        }
+    }
+
+    fn fail(&mut self, seq: u64, failure: Failure) {
+        if let Some(launch) = self.launches.remove(&seq) {
+            kill(&launch.pidfd);
+            self.answer(&FromLauncher::Failed { seq, failure }, &[]);
+        }
+    }
+
+    /// A helper that does not take answers is as good as gone: its launches are undone, the line is dialled again.
+    fn answer(&mut self, word: &FromLauncher, fds: &[BorrowedFd<'_>]) {
+        let Some(socket) = &self.line.socket else { return };
+        if packet::send(socket.as_fd(), &word.encode(), fds).is_err() {
+            self.lose_line();
+        }
+    }
+}
+
+struct Woken {
+    signal: bool,
+    helper: bool,
+    shims: Vec<u64>,
+}
+
+/// Orders that could change while the shim reads them would not be the ones that were checked.
+fn check_orders(orders: BorrowedFd<'_>) -> Result<(), Failure> {
+    let refused = |step: &str, errno: Errno| Failure { step: step.to_owned(), errno: errno.raw_os_error() };
+    let seals = rustix::fs::fcntl_get_seals(orders).map_err(|errno| refused("orders: not a memfd", errno))?;
+    if !seals.contains(SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW) {
+        return Err(refused("orders: not sealed", Errno::PERM));
+    }
+    let len = rustix::fs::fstat(orders).map_err(|errno| refused("orders: size", errno))?.st_size;
+    if len as u64 > orders::BYTES_MAX as u64 {
+        return Err(refused("orders: over 1 MiB", Errno::FBIG));
+    }
+    Ok(())
+}
+
+/// By pidfd; a shim that is gone already needs no killing.
+fn kill(pidfd: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+}
+
+/// The service manager may be gone or never have been there: that is its affair.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    let _ = sd_notify::notify(&[state]);
+}

@@ -1,0 +1,260 @@
+//! From the launcher's word to the worker's end: one loop over its output, its watchers and its processes.
+
+use crate::halt::{CAGE, Halt, Step};
+use crate::log::{Flow, Log};
+use crate::places::{Places, now_ns};
+use crate::watchers::Watchers;
+use crate::worker::{self, Born};
+use crate::{Cage, netlink, sys};
+use holdfast_launcher::control::Report;
+use holdfast_launcher::launch::Wiring;
+use holdfast_launcher::orders::Orders;
+use holdfast_launcher::output::Stream;
+use holdfast_launcher::record::{ExitRecord, Outcome};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeValLike;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, WaitStatus};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// After its last output a worker counts as quiet, and memory is given back.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long output may still come when every process of the worker has been killed: somebody outside got hold of
+/// its pipe.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long killed processes may take to go.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// Runs the worker and leaves its record; also where it cannot be wired or forked.
+pub fn live(orders: Orders, places: Places, cage: Cage, wiring: &Wiring) {
+    let Ok((log, signals)) = prepare(&orders, &places) else {
+        places.leave_not_started(&orders, &Halt::new(CAGE, "log", Errno::IO));
+        return;
+    };
+    let mut life = Life {
+        watchers: Watchers::new(orders.nonce),
+        report: Report::Preparing { generation: orders.generation, version: holdfast_proto::VERSION.to_owned() },
+        started_at_ns: 0,
+        identity: Identity { worker: orders.worker.clone(), generation: orders.generation, nonce: orders.nonce },
+        places,
+        log,
+        signals,
+    };
+    let outcome = match life.start(&orders, &cage, wiring) {
+        Ok(born) => {
+            // Neither is needed again, and an idle shim is to be small.
+            drop((orders, cage));
+            sys::trim_heap();
+            life.watch(born)
+        }
+        Err(halt) => Outcome::NotStarted { code: halt.code, failure: halt.failure },
+    };
+    life.end(outcome);
+}
+
+fn prepare(orders: &Orders, places: &Places) -> std::io::Result<(Log, SignalFd)> {
+    let log = Log::open(places.log.try_clone()?, orders.log_bytes_max, orders.log_files_max)?;
+    let mask: SigSet = [Signal::SIGCHLD].into_iter().collect();
+    Ok((log, SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+}
+
+struct Identity {
+    worker: String,
+    generation: u64,
+    nonce: [u8; 16],
+}
+
+struct Life {
+    identity: Identity,
+    places: Places,
+    log: Log,
+    signals: SignalFd,
+    watchers: Watchers,
+    /// What a watcher is told that comes now.
+    report: Report,
+    started_at_ns: i64,
+}
+
+/// One worker that has been forked.
+struct Watched {
+    pid: i32,
+    pidfd: OwnedFd,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    /// Until the program has been executed or was not.
+    executed: Option<OwnedFd>,
+    not_executed: Option<Halt>,
+    status: Option<WaitStatus>,
+}
+
+impl Life {
+    fn start(&mut self, orders: &Orders, cage: &Cage, wiring: &Wiring) -> Result<Born, Halt> {
+        netlink::set_up(wiring)?;
+        let mut line = String::new();
+        for (ip, _) in &wiring.addresses {
+            line.push_str(&format!("{ip}\t{}\n", orders.hostname));
+        }
+        if !line.is_empty() {
+            rustix::io::write(&self.places.hosts_append, line.as_bytes()).step("add to the hosts file")?;
+        }
+        self.started_at_ns = now_ns();
+        worker::fork(orders, cage, self.places.worker_cgroup.as_ref().map(|fd| fd.as_fd()))
+    }
+
+    fn watch(&mut self, born: Born) -> Outcome {
+        let Born { pid, pidfd, stdout, stderr, executed } = born;
+        let (stdout, stderr, executed) = (Some(stdout), Some(stderr), Some(executed));
+        let mut worker = Watched { pid, pidfd, stdout, stderr, executed, not_executed: None, status: None };
+        let mut quiet_at = None;
+        while worker.status.is_none() {
+            let busy = self.turn(&mut worker, quiet_at);
+            if busy {
+                quiet_at = Some(Instant::now() + QUIET);
+            } else if quiet_at.is_some_and(|at| at <= Instant::now()) {
+                self.log.rest();
+                quiet_at = None;
+            }
+        }
+        self.hear_executed(&mut worker);
+        self.sweep_out(&mut worker);
+        match (worker.not_executed, worker.status) {
+            (Some(halt), _) => Outcome::NotStarted { code: halt.code, failure: halt.failure },
+            (None, Some(status)) => outcome(status),
+            (None, None) => Outcome::Signal(Signal::SIGKILL as u8),
+        }
+    }
+
+    /// Waits for the next thing and does it. True: output came.
+    fn turn(&mut self, worker: &mut Watched, until: Option<Instant>) -> bool {
+        let deadline = until.into_iter().chain(self.watchers.deadline()).min();
+        let timeout = deadline.map(|at| {
+            let left = at.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let pipes = [&worker.stdout, &worker.stderr, &worker.executed];
+        fds.extend(pipes.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(self.watchers.has_room().then(|| PollFd::new(&self.places.listener, PollFlags::IN)));
+        fds.extend(self.watchers.sockets().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        // Blocked signals do not interrupt; whatever else the answer is, each source says what it has.
+        let _ = poll(&mut fds, timeout.as_ref());
+        drop(fds);
+        let busy = self.take_output(worker);
+        self.hear_executed(worker);
+        self.watchers.accept(&self.places.listener);
+        let told = matches!(self.report, Report::Running { .. }).then(|| worker.pidfd.as_fd());
+        self.watchers.hear(&self.report, told);
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        self.reap(worker);
+        busy
+    }
+
+    fn take_output(&mut self, worker: &mut Watched) -> bool {
+        let mut busy = false;
+        for (pipe, stream) in [(&mut worker.stdout, Stream::Stdout), (&mut worker.stderr, Stream::Stderr)] {
+            let flow = pipe.as_ref().map_or(Flow::Empty, |fd| self.log.take(fd, stream));
+            if flow == Flow::Ended {
+                *pipe = None;
+            }
+            busy |= flow == Flow::Some;
+        }
+        busy
+    }
+
+    /// The end of this pipe without a word: exec has closed it.
+    fn hear_executed(&mut self, worker: &mut Watched) {
+        let Some(pipe) = &worker.executed else { return };
+        let mut said = [0; 512];
+        let len = match rustix::io::read(pipe, &mut said) {
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Ok(len) => len,
+            Err(_) => 0,
+        };
+        worker.executed = None;
+        worker.not_executed = worker::exec_failure(&said[..len]);
+        if worker.not_executed.is_none() {
+            self.report = Report::Running {
+                generation: self.identity.generation,
+                version: holdfast_proto::VERSION.to_owned(),
+                started_at_ns: self.started_at_ns,
+            };
+            self.watchers.tell(&self.report, Some(worker.pidfd.as_fd()));
+        }
+    }
+
+    /// Takes in whoever has ended: as PID 1 this is the parent of every orphan of the worker.
+    fn reap(&mut self, worker: &mut Watched) -> Reaped {
+        loop {
+            match rustix::process::wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == worker.pid => worker.status = Some(status),
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => return Reaped::SomeLive,
+                Err(_) => return Reaped::NoneLeft,
+            }
+        }
+    }
+
+    /// The worker's end is the end of everything in it: kills the rest, then takes what is left in the pipes.
+    fn sweep_out(&mut self, worker: &mut Watched) {
+        let deadline = Instant::now() + DEATH;
+        while Instant::now() < deadline {
+            // -1 here is everything in this pid namespace but PID 1 (kill(2)).
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(-1), Signal::SIGKILL);
+            self.take_output(worker);
+            if self.reap(worker) == Reaped::NoneLeft {
+                break;
+            }
+            self.turn(worker, Some(Instant::now() + Duration::from_millis(10)));
+        }
+        let deadline = Instant::now() + DRAIN;
+        while (worker.stdout.is_some() || worker.stderr.is_some()) && Instant::now() < deadline {
+            if !self.take_output(worker) && (worker.stdout.is_some() || worker.stderr.is_some()) {
+                self.turn(worker, Some(deadline));
+            }
+        }
+        self.log.finish();
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).ok();
+        let micros = |time: Option<nix::sys::time::TimeVal>| time.map_or(0, |time| time.num_microseconds() as u64);
+        let (log_bytes, log_dropped_bytes) = self.log.totals();
+        let record = ExitRecord {
+            worker: self.identity.worker.clone(),
+            generation: self.identity.generation,
+            nonce: self.identity.nonce,
+            started_at_ns: if matches!(outcome, Outcome::NotStarted { .. }) { 0 } else { self.started_at_ns },
+            finished_at_ns: now_ns(),
+            outcome,
+            user_us: micros(usage.map(|usage| usage.user_time())),
+            system_us: micros(usage.map(|usage| usage.system_time())),
+            max_rss_kib: usage.map_or(0, |usage| usage.max_rss() as u64),
+            oom: self.places.oom_killed(),
+            log_bytes,
+            log_dropped_bytes,
+        };
+        self.places.remove_cgroup();
+        self.places.leave(&record);
+        self.watchers.tell(&Report::Ended(record), None);
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Reaped {
+    SomeLive,
+    NoneLeft,
+}
+
+fn outcome(status: WaitStatus) -> Outcome {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Outcome::Code(code as u8),
+        (None, Some(signal)) => Outcome::Signal(signal as u8),
+        (None, None) => Outcome::Signal(Signal::SIGKILL as u8),
+    }
+}

@@ -1,0 +1,132 @@
+//! `holdfast-shim`: parent of one worker and PID 1 of its pid namespace. Only the launcher starts it.
+//!
+//! Builds the cage by mount descriptors, waits for the launcher's word, executes the worker without any privilege,
+//! keeps its output, tells watchers, leaves the exit record. Its end is the end of the worker.
+//!
+//! Never does: run the worker where a step of the cage failed, start a thread, depend on anything that can be
+//! replaced or restarted while the worker lives.
+
+#[path = "../packet.rs"]
+mod packet;
+#[path = "../sys.rs"]
+mod sys;
+
+mod devices;
+mod halt;
+mod life;
+mod log;
+mod netlink;
+mod places;
+mod root;
+mod targets;
+mod volumes;
+mod watchers;
+mod worker;
+
+use halt::{Halt, Step};
+use holdfast_launcher::launch::{PACKET_BYTES_MAX, ShimWord, Wiring};
+use holdfast_launcher::orders::{self, Orders};
+use nix::sys::signal::SigSet;
+use places::Places;
+use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::ExitCode;
+
+/// What the launcher leaves open (birth.rs there).
+const ORDERS: i32 = 3;
+const PAIR: i32 = 4;
+const CGROUP: i32 = 5;
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "--version") {
+        println!("holdfast-shim {}", holdfast_proto::VERSION);
+        return ExitCode::SUCCESS;
+    }
+    let (Some(memfd), Some(pair)) = (sys::inherited(ORDERS), sys::inherited(PAIR)) else {
+        eprintln!("holdfast-shim: is started by holdfast-launcher alone");
+        return ExitCode::from(2);
+    };
+    let cgroup = sys::inherited(CGROUP);
+    match shim(memfd, pair.as_fd(), cgroup) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(halt) => {
+            // Where the launcher is gone there is nobody to tell; the record, if there could be one, says it too.
+            let _ = packet::send(pair.as_fd(), &ShimWord::Failed(halt.failure).encode(), &[]);
+            ExitCode::from(halt::CAGE)
+        }
+    }
+}
+
+/// From the orders to the record. An error has come before the launcher's word to go.
+fn shim(memfd: OwnedFd, pair: BorrowedFd<'_>, cgroup: Option<OwnedFd>) -> Result<(), Halt> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("dumpable")?;
+    rustix::thread::set_name(c"holdfast-shim").step("name")?;
+    // PID 1 dies of no signal but SIGKILL from outside; blocked, none interrupts it either.
+    SigSet::all().thread_block().step("block signals")?;
+    let orders = read_orders(&memfd)?;
+    drop(memfd);
+    let places = Places::open(&orders, cgroup)?;
+    let told = cage(&orders, &places).and_then(|cage| {
+        packet::send(pair, &ShimWord::Ready.encode(), &[]).step("say ready")?;
+        Ok(cage)
+    });
+    let cage = told.inspect_err(|halt| places.leave_not_started(&orders, halt))?;
+    let Some(wiring) = await_go(pair)? else {
+        places.leave_nothing();
+        return Ok(());
+    };
+    life::live(orders, places, cage, &wiring);
+    Ok(())
+}
+
+/// What is left of building the cage for running the worker in it.
+struct Cage {
+    /// The worker's working directory, O_PATH.
+    workdir: OwnedFd,
+    /// `/dev/null` inside.
+    null: OwnedFd,
+}
+
+fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
+    let volumes = volumes::open(orders)?;
+    let root = root::build(orders, places, volumes)?;
+    rustix::system::sethostname(orders.hostname.as_bytes()).step("sethostname")?;
+    let gid = rustix::process::getegid().as_raw();
+    for (knob, value) in [("ip_unprivileged_port_start", "0".to_owned()), ("ping_group_range", format!("{gid} {gid}"))]
+    {
+        std::fs::write(format!("/proc/sys/net/ipv4/{knob}"), value).step(knob)?;
+    }
+    Ok(Cage { workdir: root::workdir(&root, &orders.workdir)?, null: root::null(&root)? })
+}
+
+fn read_orders(memfd: &OwnedFd) -> Result<Orders, Halt> {
+    let len = rustix::fs::fstat(memfd).step("orders: size")?.st_size as usize;
+    if len > orders::BYTES_MAX {
+        return Err(Halt::new(halt::CAGE, "orders: over 1 MiB", Errno::FBIG));
+    }
+    let mut bytes = vec![0; len];
+    let got = rustix::io::pread(memfd, &mut bytes, 0).step("orders: read")?;
+    Orders::decode(&bytes[..got]).map_err(|error| Halt::new(halt::CAGE, format!("orders: {error}"), Errno::INVAL))
+}
+
+/// Waits for the word to go; `None`: the launcher is gone, and so is the launch. The launcher keeps the deadline:
+/// it ends this process when it is over.
+fn await_go(pair: BorrowedFd<'_>) -> Result<Option<Wiring>, Halt> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut buffer = [0; PACKET_BYTES_MAX];
+    loop {
+        match packet::receive(pair, &mut buffer) {
+            Ok((0, _)) => return Ok(None),
+            Ok((len, _)) => {
+                return match ShimWord::decode(&buffer[..len]) {
+                    Ok(ShimWord::Go(wiring)) => Ok(Some(wiring)),
+                    _ => Err(Halt::new(halt::CAGE, "launcher's word", Errno::PROTO)),
+                };
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(Halt::new(halt::CAGE, "await the launcher", errno)),
+        }
+        poll(&mut [PollFd::new(&pair, PollFlags::IN)], None).step("await the launcher")?;
+    }
+}

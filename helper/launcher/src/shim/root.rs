@@ -1,0 +1,193 @@
+//! The worker's root: a tmpfs with the host's directories bound read-only, and everything that changes its own.
+//!
+//! All by mount descriptors (fsopen, open_tree, move_mount): no path is walked twice, so none can be swapped in
+//! between.
+
+use crate::devices;
+use crate::halt::{CAGE, Halt, NOT_EXECUTABLE, Step};
+use crate::places::{Places, open_in};
+use crate::sys;
+use crate::targets::{self, Ours};
+use crate::volumes::Volumes;
+use holdfast_launcher::orders::Orders;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Of the host's root, not bound: the host's own business, homes, and what the worker has its own of.
+const NOT_BOUND: &[&[u8]] =
+    &[b"boot", b"dev", b"home", b"lost+found", b"media", b"mnt", b"proc", b"root", b"run", b"sys", b"tmp"];
+
+/// Set on everything that the worker sees.
+pub const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+/// Where the new root stands until it becomes the root; no source of ours lies there.
+const BUILDING_SITE: &str = "/sys";
+
+/// Builds the root and moves into it. What is returned is the root's mount.
+pub fn build(orders: &Orders, places: &Places, volumes: Volumes) -> Result<OwnedFd, Halt> {
+    sys::mount_setattr(CWD, c"/", true, 0, libc::MS_PRIVATE).step("private mounts")?;
+    let root = tmpfs(&[("mode", "0755"), ("size", "4m")]).step("tmpfs /")?;
+    move_mount(&root, c"", CWD, BUILDING_SITE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount /")?;
+    let mut ours = Ours::default();
+    ours.add(&root).step("stat /")?;
+    bind_host(&root)?;
+    own_directories(&root, &mut ours)?;
+    devices::make(&root, &mut ours)?;
+    let proc = filesystem("proc", &[], MountAttrFlags::MOUNT_ATTR_NOEXEC).step("new /proc")?;
+    attach(&proc, &root, Path::new("proc")).step("mount /proc")?;
+    name_files(orders, places, &root, &ours)?;
+    volumes.mount(&root, &ours)?;
+    enter(&root)?;
+    sys::mount_setattr(root.as_fd(), c"", false, MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0)
+        .step("read-only /")?;
+    Ok(root)
+}
+
+/// The working directory inside, which must be one.
+pub fn workdir(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Halt> {
+    open_in(root, path, OFlags::PATH | OFlags::DIRECTORY).named(format!("working directory {}", path.display()))
+}
+
+/// `/dev/null` inside, for the worker's standard input.
+pub fn null(root: &OwnedFd) -> Result<OwnedFd, Halt> {
+    open_in(root, Path::new("dev/null"), OFlags::RDWR).step("open /dev/null")
+}
+
+/// A new tmpfs, not attached yet.
+pub fn tmpfs(options: &[(&str, &str)]) -> rustix::io::Result<OwnedFd> {
+    filesystem("tmpfs", options, MountAttrFlags::empty())
+}
+
+/// A new file system, not attached yet; never with setuid programs or devices.
+pub fn filesystem(kind: &str, options: &[(&str, &str)], extra: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        fsconfig_set_string(context.as_fd(), *key, *value)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, PLAIN | extra)
+}
+
+/// A copy of the mount tree at `path`, not attached yet.
+pub fn clone_tree<Fd: AsFd>(dir: Fd, path: &CStr, recursive: bool) -> rustix::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_NO_AUTOMOUNT;
+    flags.set(OpenTreeFlags::AT_EMPTY_PATH, path.is_empty());
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    open_tree(dir, path, flags)
+}
+
+/// Puts a detached tree on a directory or file below `root`, symlinks followed within it.
+pub fn attach(tree: &OwnedFd, root: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
+    attach_on(tree, &open_in(root, path, OFlags::PATH)?)
+}
+
+/// Puts a detached tree on `target`.
+pub fn attach_on(tree: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, c"", target, c"", flags)
+}
+
+fn bind_host(root: &OwnedFd) -> Result<(), Halt> {
+    let top = rustix::fs::open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .step("open the host's /")?;
+    for entry in rustix::fs::Dir::read_from(&top).step("read the host's /")? {
+        let entry = entry.step("read the host's /")?;
+        let name = entry.file_name();
+        let known = name.to_bytes() == b"." || name.to_bytes() == b"..";
+        if known || NOT_BOUND.contains(&name.to_bytes()) {
+            continue;
+        }
+        let step = || format!("bind /{}", name.to_string_lossy());
+        match entry.file_type() {
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&top, name, Vec::new()).step(step())?;
+                rustix::fs::symlinkat(target, root, name).step(step())?;
+            }
+            FileType::Directory => {
+                let tree = clone_tree(&top, name, true).step(step())?;
+                let read_only = PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
+                sys::mount_setattr(tree.as_fd(), c"", true, read_only.bits().into(), libc::MS_PRIVATE).step(step())?;
+                rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)).step(step())?;
+                move_mount(&tree, c"", root, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(step())?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn own_directories(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {
+    for (name, mode) in [("tmp", 0o1777), ("run", 0o755), ("dev", 0o755), ("proc", 0o555), ("sys", 0o555)] {
+        rustix::fs::mkdirat(root, name, Mode::from_raw_mode(mode)).step(format!("make /{name}"))?;
+    }
+    for (path, mode) in [("tmp", "1777"), ("var/tmp", "1777"), ("run", "0755")] {
+        let target = match open_in(root, Path::new(path), OFlags::PATH | OFlags::DIRECTORY) {
+            // A host may lack /var/tmp, and then a worker does.
+            Err(Errno::NOENT | Errno::NOTDIR) => continue,
+            other => other.step(format!("open /{path}"))?,
+        };
+        let tree = tmpfs(&[("mode", mode)]).step(format!("tmpfs /{path}"))?;
+        attach_on(&tree, &target).step(format!("mount /{path}"))?;
+        ours.add(&tree).step(format!("stat /{path}"))?;
+    }
+    Ok(())
+}
+
+/// `/etc/hosts` and `/etc/resolv.conf`. A host without these files has workers without them.
+fn name_files(orders: &Orders, places: &Places, root: &OwnedFd, ours: &Ours) -> Result<(), Halt> {
+    let read_only = PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let hosts = clone_tree(&places.hosts, c"", false).step("bind the hosts file")?;
+    sys::mount_setattr(hosts.as_fd(), c"", false, read_only.bits().into(), libc::MS_PRIVATE)
+        .step("bind the hosts file")?;
+    match attach(&hosts, root, Path::new("etc/hosts")) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno).step("mount /etc/hosts"),
+    }
+    const MADE: &str = ".resolv.conf";
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(root, MADE, flags, Mode::from_raw_mode(0o644)).step("make resolv.conf")?;
+    rustix::io::write(&file, &orders.resolv_conf).step("write resolv.conf")?;
+    let tree = clone_tree(root, c".resolv.conf", false).step("bind resolv.conf")?;
+    sys::mount_setattr(tree.as_fd(), c"", false, read_only.bits().into(), libc::MS_PRIVATE).step("bind resolv.conf")?;
+    let target = match open_in(root, Path::new("etc/resolv.conf"), OFlags::PATH) {
+        Err(Errno::NOENT) => match resolv_conf_link(root) {
+            Some(link) => targets::make(root, &link, false, ours).step("make the target of /etc/resolv.conf")?,
+            None => return Ok(()),
+        },
+        other => other.step("open /etc/resolv.conf")?,
+    };
+    attach_on(&tree, &target).step("mount /etc/resolv.conf")?;
+    // Not before: the kernel attaches nothing that is unlinked.
+    rustix::fs::unlinkat(root, MADE, AtFlags::empty()).step("hide resolv.conf")
+}
+
+/// Where a dangling `/etc/resolv.conf` points to (systemd-resolved's into /run, which is the worker's own).
+fn resolv_conf_link(root: &OwnedFd) -> Option<PathBuf> {
+    let etc = open_in(root, Path::new("etc"), OFlags::PATH).ok()?;
+    let link = rustix::fs::readlinkat(&etc, "resolv.conf", Vec::new()).ok()?;
+    let path = Path::new("/etc").join(Path::new(link.to_str().ok()?));
+    targets::normal(&path)
+}
+
+/// Makes `root` the root and lets go of the host's tree (pivot_root(2), "pivot_root(".", ".")").
+fn enter(root: &OwnedFd) -> Result<(), Halt> {
+    rustix::process::fchdir(root).step("enter the new root")?;
+    rustix::process::pivot_root(".", ".").step("pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).step("let go of the old root")?;
+    rustix::process::chdir("/").step("chdir /")?;
+    // Whatever happens, no relative path starts in the host's tree.
+    let here = rustix::process::getcwd(Vec::new()).step("getcwd")?;
+    if here.to_bytes() == b"/" { Ok(()) } else { Err(Halt::new(CAGE, "the new root is not the root", Errno::XDEV)) }
+}
+
+/// A volume cannot stand here.
+pub fn refused(what: String) -> Halt {
+    Halt::new(NOT_EXECUTABLE, what, Errno::PERM)
+}

@@ -1,0 +1,175 @@
+//! The worker itself: one child without any privilege, and the program that it executes.
+
+use crate::Cage;
+use crate::halt::{CAGE, Halt, Step};
+use crate::sys;
+use holdfast_launcher::launch::Failure;
+use holdfast_launcher::orders::Orders;
+use nix::sched::CloneFlags;
+use nix::sys::signal::SigSet;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+include!(concat!(env!("OUT_DIR"), "/seccomp.rs"));
+
+/// Where programs are looked for when the worker's environment has no `PATH`.
+const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A worker's first process, as its parent holds it.
+pub struct Born {
+    /// Of the first process, in the worker's own pid namespace.
+    pub pid: i32,
+    /// For watchers.
+    pub pidfd: OwnedFd,
+    /// What it writes, non-blocking.
+    pub stdout: OwnedFd,
+    /// What it writes, non-blocking.
+    pub stderr: OwnedFd,
+    /// Ends when the program has been executed; says why not otherwise ([`exec_failure`]).
+    pub executed: OwnedFd,
+}
+
+/// Forks the worker's first process, which goes on to execute the program by itself.
+pub fn fork(orders: &Orders, cage: &Cage, cgroup: Option<BorrowedFd<'_>>) -> Result<Born, Halt> {
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipe");
+    let ((stdout, stdout_in), (stderr, stderr_in), (executed, executed_in)) = (pipe()?, pipe()?, pipe()?);
+    for fd in [&stdout, &stderr, &executed] {
+        rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).step("pipe")?;
+    }
+    match sys::clone3(0, cgroup).step("fork the worker")? {
+        sys::Forked::Child => {
+            let halt = match run(orders, cage, [&cage.null, &stdout_in, &stderr_in]) {
+                Ok(never) => match never {},
+                Err(halt) => halt,
+            };
+            let mut said = halt.failure.errno.to_le_bytes().to_vec();
+            said.push(halt.code);
+            said.extend_from_slice(halt.failure.step.as_bytes());
+            let _ = rustix::io::write(&executed_in, &said);
+            sys::exit(i32::from(halt.code))
+        }
+        sys::Forked::Parent { pid, pidfd } => Ok(Born { pid: pid as i32, pidfd, stdout, stderr, executed }),
+    }
+}
+
+/// What the `executed` pipe said.
+pub fn exec_failure(said: &[u8]) -> Option<Halt> {
+    let (errno, rest) = said.split_first_chunk::<4>()?;
+    let (code, step) = rest.split_first()?;
+    let failure = Failure { step: String::from_utf8_lossy(step).into_owned(), errno: i32::from_le_bytes(*errno) };
+    Some(Halt { code: *code, failure })
+}
+
+/// In the child: gives up everything, then becomes the program. It sits between 0-2 and nothing else.
+fn run(orders: &Orders, cage: &Cage, standard: [&OwnedFd; 3]) -> Result<Infallible, Halt> {
+    rustix::process::setsid().step("setsid")?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("cgroup namespace")?;
+    for (number, fd) in standard.into_iter().enumerate() {
+        sys::place(fd.as_fd(), number as i32).step("standard descriptors")?;
+    }
+    sys::close_on_exec_from(3).step("close_range")?;
+    rustix::process::fchdir(&cage.workdir).named(format!("working directory {}", orders.workdir.display()))?;
+    // A directory that is not below the root reads as "(unreachable)" (getcwd(2); CVE-2024-21626).
+    let here = rustix::process::getcwd(Vec::new()).named(format!("working directory {}", orders.workdir.display()))?;
+    if !here.to_bytes().starts_with(b"/") {
+        return Err(Halt::new(CAGE, "working directory outside the root", Errno::XDEV));
+    }
+    sys::default_signals();
+    SigSet::empty().thread_set_mask().step("unblock signals")?;
+    give_up_capabilities()?;
+    let (programs, argv, env) = words(orders)?;
+    sys::seccomp(&FILTER).step("seccomp")?;
+    execute(orders, &programs, &argv, &env)
+}
+
+/// For good: nothing is inheritable, nothing can be gained by exec.
+fn give_up_capabilities() -> Result<(), Halt> {
+    rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
+    rustix::thread::clear_ambient_capability_set().step("ambient capabilities")?;
+    // Up to the kernel's last one, which may be later than the last that has a name here.
+    for number in 0..64 {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno).step("bounding set"),
+        }
+    }
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).step("capset")?;
+    let now = rustix::thread::capabilities(None).step("capget")?;
+    if (now.effective | now.permitted | now.inheritable).is_empty() {
+        Ok(())
+    } else {
+        Err(Halt::new(CAGE, "capabilities stayed", Errno::PERM))
+    }
+}
+
+type Words = (Vec<CString>, Vec<CString>, Vec<CString>);
+
+/// Programs to try in turn, arguments, environment.
+fn words(orders: &Orders) -> Result<Words, Halt> {
+    let word = |bytes: &[u8]| CString::new(bytes).map_err(|_| Halt::new(CAGE, "NUL in a word", Errno::INVAL));
+    let all = |words: &[std::ffi::OsString]| words.iter().map(|w| word(w.as_bytes())).collect::<Result<Vec<_>, _>>();
+    let path = orders.env.iter().find_map(|variable| variable.as_bytes().strip_prefix(b"PATH=")).unwrap_or(PATH);
+    let programs = candidates(&orders.argv[0], path).iter().map(|p| word(p)).collect::<Result<_, _>>()?;
+    Ok((programs, all(&orders.argv)?, all(&orders.env)?))
+}
+
+/// As execvp(3): a name with '/' is itself; others are looked for in each directory of `path`, an empty one being ".".
+fn candidates(program: &OsStr, path: &[u8]) -> Vec<Vec<u8>> {
+    let program = program.as_bytes();
+    if program.contains(&b'/') || program.is_empty() {
+        return vec![program.to_vec()];
+    }
+    let in_directory = |directory: &[u8]| {
+        let directory: &[u8] = if directory.is_empty() { b"." } else { directory };
+        [directory, b"/", program].concat()
+    };
+    path.split(|byte| *byte == b':').map(in_directory).collect()
+}
+
+fn execute(orders: &Orders, programs: &[CString], argv: &[CString], env: &[CString]) -> Result<Infallible, Halt> {
+    let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
+    let env: Vec<&CStr> = env.iter().map(CString::as_c_str).collect();
+    let mut answer = Errno::NOENT;
+    for program in programs {
+        let Err(errno) = nix::unistd::execve(program, &argv, &env);
+        match Errno::from_raw_os_error(errno as i32) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            // Perhaps a later directory has one that may be executed.
+            Errno::ACCESS => answer = Errno::ACCESS,
+            other => {
+                answer = other;
+                break;
+            }
+        }
+    }
+    Err(answer).named(format!("program {}", orders.argv[0].display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_for_as_execvp_does() {
+        let found = |program: &str, path: &[u8]| candidates(OsStr::new(program), path);
+        assert_eq!(found("./a", b"/bin"), [b"./a"]);
+        assert_eq!(found("a", b"/bin::/sbin"), [b"/bin/a".to_vec(), b"./a".to_vec(), b"/sbin/a".to_vec()]);
+        assert_eq!(found("", b"/bin"), [b""]);
+    }
+
+    #[test]
+    fn a_failure_to_execute_is_read_back() {
+        assert_eq!(exec_failure(b""), None);
+        let halt = exec_failure(&[2, 0, 0, 0, 127, b'x']).unwrap();
+        assert_eq!((halt.code, halt.failure.errno, halt.failure.step.as_str()), (127, 2, "x"));
+    }
+}

@@ -1,0 +1,173 @@
+//! The system calls that no crate wraps safely. All `unsafe` of launcher and shim is here.
+//!
+//! Both programs are single-threaded from start to end; [`clone3`] relies on it.
+
+#![allow(dead_code, reason = "each of the two programs uses its part")]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// clone3(2) flag; `libc::CLONE_INTO_CGROUP` is 0 by overflow (rust-lang/libc#3584).
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which side of [`clone3`] this is.
+pub enum Forked {
+    /// The new process.
+    Child,
+    /// The old one.
+    Parent {
+        /// Of the child, in the caller's pid namespace.
+        pid: u32,
+        /// Of the child, close-on-exec.
+        pidfd: OwnedFd,
+    },
+}
+
+/// clone3(2) as fork(2) does it (own copy of memory), with a pidfd, and into `cgroup` if there is one.
+/// `namespaces` are `CLONE_NEW*` flags.
+pub fn clone3(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    let mut pidfd: RawFd = -1;
+    // SAFETY: clone_args is a plain struct of integers, for which all zeroes is a value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = (namespaces | libc::CLONE_PIDFD) as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: args and pidfd outlive the call. Without CLONE_VM the child has its own copy of the memory and
+    // goes on at the same place; there is no other thread whose locks it could find held.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Forked::Child),
+        // SAFETY: the kernel has just made this descriptor for us.
+        pid => Ok(Forked::Parent { pid: pid as u32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// Ends this process at once: no destructors, no exit handlers of the process it was forked from.
+pub fn exit(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// mount_setattr(2). `path` may be empty: the mount of `fd` itself. `propagation`: 0 or `MS_PRIVATE`.
+pub fn mount_setattr(
+    fd: BorrowedFd<'_>,
+    path: &CStr,
+    recursive: bool,
+    set: u64,
+    propagation: libc::c_ulong,
+) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: propagation as u64, userns_fd: 0 };
+    // SAFETY: path is NUL-terminated and attr outlives the call, which only reads it.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Marks every descriptor from `first` on close-on-exec (close_range(2)).
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    // SAFETY: marks descriptors only; no owner loses one.
+    let done =
+        unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as u32) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes `number` a copy of `fd` that survives exec (dup2(2)). For a child that is about to exec:
+/// whatever had that number is gone, so `number` must not be one that this process still owns.
+pub fn place(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: dup2 touches no memory; the caller keeps no owner of `number` (see above).
+    if unsafe { libc::dup2(fd.as_raw_fd(), number) } == number { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes a descriptor that the parent left at a number agreed on, and marks it close-on-exec; `None` where there is
+/// none. To be called once for each number, before anything else could have opened it.
+pub fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl with F_SETFD touches no memory; it fails where nothing is open.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+        return None;
+    }
+    // SAFETY: it is open (just checked) and by the agreement above nobody else owns it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Gives every signal its default action again: exec(2) keeps those that are ignored.
+pub fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no function. It fails for SIGKILL, SIGSTOP and glibc's own, which are as they must be.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Installs a seccomp filter for good (seccomp(2)); needs no_new_privs.
+pub fn seccomp(filter: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+    // SAFETY: program and the instructions it points at outlive the call; the kernel copies and checks them.
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives freed heap back to the kernel (malloc_trim(3)).
+pub fn trim_heap() {
+    // SAFETY: gives back only what is free.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Pages for large reads, given back to the kernel between bursts.
+pub struct Scratch {
+    start: *mut u8,
+    len: usize,
+    touched: bool,
+}
+
+impl Scratch {
+    /// Maps `len` bytes (whole pages), none of them touched yet.
+    pub fn new(len: usize) -> io::Result<Self> {
+        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new anonymous mapping where the kernel likes it.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start.cast(), len, touched: false })
+    }
+
+    /// The bytes; what they hold is whatever was last there, or zeroes.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        self.touched = true;
+        // SAFETY: the mapping lives as long as self, is readable, writable and zeroed by the kernel, and is lent once.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
+    }
+
+    /// Whether it holds memory now.
+    pub fn is_touched(&self) -> bool {
+        self.touched
+    }
+
+    /// Gives the memory back; the mapping stays.
+    pub fn release(&mut self) {
+        // SAFETY: private anonymous memory that nothing borrows now (&mut self) reads as zeroes afterwards.
+        unsafe { libc::madvise(self.start.cast(), self.len, libc::MADV_DONTNEED) };
+        self.touched = false;
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, which nothing borrows any more.
+        unsafe { libc::munmap(self.start.cast(), self.len) };
+    }
+}
