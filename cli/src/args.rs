@@ -1,11 +1,31 @@
-//! What was typed.
+//! What was typed: the verbs, their options, and the help that teaches them.
+
+pub mod run;
 
 use crate::commands;
-use clap::{Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::path::PathBuf;
 
-/// Long-lived, network-isolated workers for an ordinary user.
+const FIRST_STEPS: &str = "\
+First steps:
+  sudo holdfast system install --owner $USER       once, by root; afterwards nobody types sudo
+  holdfast run -d --name web -p 8080:80 -w ~/site -- python3 -m http.server 80
+  holdfast ps
+  curl localhost:8080
+  holdfast logs -f web
+  holdfast stop web && holdfast rm web
+
+Without systemd (a container, CI, a first try):
+  sudo holdfast session start --owner $USER
+
+Something wrong? `holdfast doctor` says what, and what to do.
+Every verb has examples: holdfast VERB --help
+Documentation: docs/ of the source (operations.md, privileges.md, contract.md)";
+
+/// Long-lived, network-isolated workers for an ordinary user: whatever happens to Holdfast, they stay alive
 #[derive(Debug, Parser)]
-#[command(name = "holdfast", version = holdfast_proto::VERSION, arg_required_else_help = true)]
+#[command(name = "holdfast", version = holdfast_proto::VERSION, arg_required_else_help = true,
+    after_help = FIRST_STEPS, max_term_width = 110)]
 pub struct Args {
     /// Whose workers: root has to say, everybody else has their own
     #[arg(long, value_name = "USER", global = true)]
@@ -18,6 +38,204 @@ pub struct Args {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Create a worker and start it
+    Run(run::RunArgs),
+    /// List workers
+    Ps(PsArgs),
+    /// Show what a worker wrote
+    Logs(LogsArgs),
+    /// Show everything about a worker
+    Inspect(InspectArgs),
+    /// Start workers that are not live
+    Start(WorkersArgs),
+    /// Stop workers: their stop signal, then SIGKILL after the grace
+    Stop(StopArgs),
+    /// Stop (where they live) and start workers
+    Restart(StopArgs),
+    /// Send workers a signal
+    Kill(KillArgs),
+    /// Forget workers, with their output
+    Rm(RmArgs),
+    /// Wait until workers are not live, and print their exit codes
+    Wait(WorkersArgs),
+    /// List a worker's published ports
+    Port(PortArgs),
+    /// Say what runs of Holdfast itself
+    Status(JsonArgs),
+    //X /// Find out what this host lacks, and what to do
+    //X Doctor(JsonArgs),
+    /// Print the version
+    Version(JsonArgs),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+    //X /// Run Holdfast without systemd
+    //X Session(commands::session::SessionArgs),
     /// Install, look after and remove the system's Holdfast (root)
     System(commands::system::SystemArgs),
+    /*X
+    /// Takes on an identity and executes a program (by a session's supervisor)
+    #[command(hide = true)]
+    SessionExec(crate::session::exec::ExecArgs),
+    /// Keeps a session's programs running (by `session start`)
+    #[command(hide = true)]
+    SessionSupervise(crate::session::supervise::SuperviseArgs),
+    /// Tries what a worker's cage needs (by `doctor`)
+    #[command(hide = true)]
+    Probe(crate::doctor::probe::ProbeArgs),
+    X*/
+}
+
+/// A verb that takes nothing but the choice of form.
+#[derive(Debug, ClapArgs)]
+pub struct JsonArgs {
+    /// One JSON document instead of prose
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ps`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast ps                  live workers
+  holdfast ps -a               also those that ended
+  holdfast rm $(holdfast ps -aq)
+  holdfast ps -a --json | jq -r '.[] | select(.exit.code != 0) | .name'")]
+pub struct PsArgs {
+    /// Also workers that are not live
+    #[arg(short, long)]
+    pub all: bool,
+    /// Ids alone
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+    /// A JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `logs`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast logs web            everything that is kept; stdout to stdout, stderr to stderr
+  holdfast logs --tail 20 web
+  holdfast logs -f web         go on until the worker ends")]
+pub struct LogsArgs {
+    /// Go on until the worker is not live
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<u64>,
+    /// Name, id, or the first four or more characters of an id
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
+}
+
+/// `inspect`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast inspect web
+  holdfast inspect web --json | jq .history")]
+pub struct InspectArgs {
+    /// Name, id, or the first four or more characters of an id
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
+    /// One JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `start`, `wait`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast start web db
+  holdfast wait web            prints the exit code alone (128+N for signal N)")]
+pub struct WorkersArgs {
+    /// Names, ids, or the first four or more characters of ids
+    #[arg(value_name = "WORKER", required = true)]
+    pub workers: Vec<String>,
+}
+
+/// `stop`, `restart`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast stop web db         returns when they are gone
+  holdfast stop -t 60 db       60 seconds to end by itself
+  holdfast restart web")]
+pub struct StopArgs {
+    /// Grace before SIGKILL, instead of the worker's own
+    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]
+    pub timeout: Option<u32>,
+    /// Names, ids, or the first four or more characters of ids
+    #[arg(value_name = "WORKER", required = true)]
+    pub workers: Vec<String>,
+}
+
+/// `kill`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast kill web            SIGKILL
+  holdfast kill -s HUP web     as name or number")]
+pub struct KillArgs {
+    /// Name (HUP, SIGHUP) or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = crate::spec::signal)]
+    pub signal: u32,
+    /// Names, ids, or the first four or more characters of ids
+    #[arg(value_name = "WORKER", required = true)]
+    pub workers: Vec<String>,
+}
+
+/// `rm`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast rm web
+  holdfast rm -f web           kill it first")]
+pub struct RmArgs {
+    /// Kill first what is live
+    #[arg(short, long)]
+    pub force: bool,
+    /// Names, ids, or the first four or more characters of ids
+    #[arg(value_name = "WORKER", required = true)]
+    pub workers: Vec<String>,
+}
+
+/// `port`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast port web            80/tcp -> 0.0.0.0:8080
+  holdfast port web --json")]
+pub struct PortArgs {
+    /// Name, id, or the first four or more characters of an id
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
+    /// A JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `completion`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast completion bash > ~/.local/share/bash-completion/completions/holdfast
+  holdfast completion fish > ~/.config/fish/completions/holdfast.fish")]
+pub struct CompletionArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// A session's directory, as its hidden verbs are told.
+#[derive(Debug, ClapArgs)]
+pub struct RootArgs {
+    /// The session's directory
+    #[arg(long, value_name = "DIR")]
+    pub root: PathBuf,
 }

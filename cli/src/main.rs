@@ -3,9 +3,16 @@
 //! Never does: decide about workers, hold a privilege of its own, talk to the helper.
 
 mod args;
+mod attach;
+mod caller;
+mod client;
 mod commands;
 mod exit;
 mod install;
+mod out;
+mod sink;
+mod spec;
+mod view;
 
 use clap::Parser;
 use std::process::ExitCode;

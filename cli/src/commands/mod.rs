@@ -1,14 +1,48 @@
-//! One file per subcommand.
+//! One file per subcommand; small ones that do alike share one.
 
+pub mod completion;
+//X pub mod doctor;
+pub mod inspect;
+pub mod list;
+pub mod logs;
+pub mod run;
+//X pub mod session;
+pub mod several;
+pub mod status;
 pub mod system;
 
 use crate::args::{Args, Command};
+use crate::caller::Caller;
 use holdfast_proto::layout::Layout;
 use std::process::ExitCode;
 
 /// Does what was typed.
+///
+/// # Errors
+/// Whatever the verb met; [`crate::exit`] turns it into words and an exit code.
 pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
+    let owner = typed.owner.as_deref();
+    let caller = || Caller::of_process(owner);
     match typed.command {
+        Command::Run(args) => Ok(run::run(&args, owner)),
+        Command::Ps(args) => list::ps(&args, &caller()?),
+        Command::Port(args) => list::port(&args, &caller()?),
+        Command::Logs(args) => logs::run(&args, &caller()?),
+        Command::Inspect(args) => inspect::run(&args, &caller()?),
+        Command::Start(args) => several::start(args, &caller()?),
+        Command::Stop(args) => several::stop(args, &caller()?),
+        Command::Restart(args) => several::restart(args, &caller()?),
+        Command::Kill(args) => several::kill(args, &caller()?),
+        Command::Rm(args) => several::rm(args, &caller()?),
+        Command::Wait(args) => several::wait(args, &caller()?),
+        Command::Status(args) => status::status(&args, &caller()?),
+        Command::Version(args) => status::version(&args),
+        //X Command::Doctor(args) => doctor::run(&args, owner),
+        Command::Completion(args) => completion::run(&args),
+        //X Command::Session(args) => session::run(args, owner),
         Command::System(args) => system::run(args, &Layout::system()),
+        //X Command::SessionExec(args) => crate::session::exec::run(&args),
+        //X Command::SessionSupervise(args) => crate::session::supervise::run(&args),
+        //X Command::Probe(args) => crate::doctor::probe::run(&args),
     }
 }

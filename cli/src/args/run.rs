@@ -1,0 +1,84 @@
+//! What was typed after `holdfast run`.
+
+use crate::spec;
+use clap::{Args, ValueEnum};
+use holdfast_proto::daemon::{Publish, Volume};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  holdfast run --rm -- /bin/echo hello               attached: its output here, its exit code yours
+  holdfast run -d --name web -p 8080:80 -w ~/site -- python3 -m http.server 80
+  holdfast run -d --name db -v ~/data:/data -e PGDATA=/data --stop-timeout 60 -- postgres
+  holdfast run --rm --net none -- make test          no network but its own loopback
+  holdfast run -d -p 127.0.0.1:5353:53/udp -- dnsd   on one address, udp
+
+A published port answers on the host's addresses and on localhost; the worker sees the client's true address.
+Exit code: the worker's own, 128+N where signal N ended it; 125 Holdfast failed or refused,
+126 the program cannot be executed, 127 it was not found.")]
+pub struct RunArgs {
+    /// Return when the program has been executed, and print the worker's id
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Forget the worker, with its output, once it ended
+    #[arg(long)]
+    pub rm: bool,
+    /// Name and host name: 1 to 32 of a-z, 0-9 and '-' [default: one is made]
+    #[arg(long, value_name = "NAME", value_parser = spec::name)]
+    pub name: Option<String>,
+    /// Network
+    #[arg(long, value_name = "NETWORK", default_value = "bridge")]
+    pub net: Net,
+    /// Publish a port of the worker on the host: [ADDR:]HOST:WORKER[/tcp|udp]
+    #[arg(short, long, value_name = "PORTS", value_parser = spec::publish)]
+    pub publish: Vec<Publish>,
+    /// Environment: KEY=VALUE, or KEY to copy it from here
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// File of KEY=VALUE or KEY lines; '#' starts a comment line
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory; a directory of the host that no volume covers is there read-write
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// Show a host directory or file inside the worker: SRC:DST[:ro]
+    #[arg(short, long, value_name = "SRC:DST[:ro]", value_parser = spec::VolumeParser)]
+    pub volume: Vec<Volume>,
+    /// Signal that asks the worker to end [default: TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = spec::signal)]
+    pub stop_signal: Option<u32>,
+    /// Grace before SIGKILL [default: 10]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]
+    pub stop_timeout: Option<u32>,
+    /// Most bytes of output to keep, as 500K, 100M, 2G [default: 100M]
+    #[arg(long, value_name = "SIZE", value_parser = spec::size)]
+    pub log_size: Option<u64>,
+    /// Files that the kept output is cut into [default: 10]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub log_files: Option<u32>,
+    /// The program and its arguments
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
+
+/// `--net`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Net {
+    /// An address of its own on the owner's bridge, NAT to the outside
+    Bridge,
+    /// Nothing but its own loopback
+    None,
+}
+
+impl Net {
+    /// The word of the daemon's contract.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::None => "none",
+        }
+    }
+}

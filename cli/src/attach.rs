@@ -1,0 +1,204 @@
+//! A worker in the foreground: its output here, our signals there, its exit code ours. A daemon that goes away
+//! meanwhile is waited for: the worker never notices, so neither does whoever watches it.
+
+use crate::caller::Caller;
+use crate::client::{ANSWER_MAX, CallError, Daemon, answer, present};
+use crate::commands::run::LAUNCH_MAX;
+use crate::exit::{FAILED, RUN_FAILED, SIGNAL_BASE, Stop};
+use crate::sink::{Cursor, Sink};
+use crate::view;
+use holdfast_proto::daemon::run_event::Event;
+use holdfast_proto::daemon::{
+    KillRequest, LogsRequest, Output, RemoveRequest, RunRequest, WaitRequest, Worker, WorkerSpec,
+};
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+/// Pause before a slow terminal is offered the next piece.
+const SLOW_PAUSE: Duration = Duration::from_millis(5);
+
+/// Starts the worker and stays until it ended.
+///
+/// # Errors
+/// [`CallError`] where it could not be started, or nobody knows how it ended.
+pub async fn run(daemon: Daemon, spec: WorkerSpec, caller: &Caller) -> anyhow::Result<u8> {
+    let remove = spec.remove_on_exit;
+    let mut watch = Watch {
+        daemon,
+        signals: Signals::new()?,
+        sink: Sink::new(caller.is_root),
+        cursor: Cursor::default(),
+        worker: None,
+        started: false,
+        early: Vec::new(),
+    };
+    let ended = watch.to_the_end(spec, remove).await;
+    watch.sink.finish();
+    exit_code(&ended?)
+}
+
+/// The signals that are passed on.
+struct Signals([(u32, Signal); 3]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let listen = |kind: SignalKind| signal(kind).map(|heard| (kind.as_raw_value().unsigned_abs(), heard));
+        Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> u32 {
+        let [(int, on_int), (term, on_term), (hup, on_hup)] = &mut self.0;
+        tokio::select! {
+            _ = on_int.recv() => *int,
+            _ = on_term.recv() => *term,
+            _ = on_hup.recv() => *hup,
+        }
+    }
+}
+
+/// One worker, watched.
+struct Watch {
+    daemon: Daemon,
+    signals: Signals,
+    sink: Sink,
+    cursor: Cursor,
+    /// Its id, once it is on record.
+    worker: Option<String>,
+    started: bool,
+    /// Signals that came before it could take any: at most one of each kind matters.
+    early: Vec<u32>,
+}
+
+impl Watch {
+    async fn to_the_end(&mut self, spec: WorkerSpec, remove: bool) -> anyhow::Result<Worker> {
+        match self.first_reading(spec).await {
+            Err(CallError::Lost) if self.started => {}
+            outcome => return Ok(outcome?),
+        }
+        let id = present(self.worker.clone())?;
+        loop {
+            self.reconnect(&id).await?;
+            match self.next_reading(&id).await {
+                Err(CallError::Lost) => {}
+                outcome => {
+                    let worker = outcome?;
+                    if remove {
+                        // The daemon does it for the watcher of `Run`; this one came later.
+                        let request = RemoveRequest { worker: id, force: false };
+                        let _ = answer(ANSWER_MAX, self.daemon.rpc.remove(request)).await;
+                    }
+                    return Ok(worker);
+                }
+            }
+        }
+    }
+
+    /// From `Run` to the worker's end, or to the daemon's.
+    async fn first_reading(&mut self, spec: WorkerSpec) -> Result<Worker, CallError> {
+        let launch_by = Instant::now() + LAUNCH_MAX;
+        let request = RunRequest { spec: Some(spec), attach: true };
+        let call = tokio::time::timeout_at(launch_by, self.daemon.rpc.run(request)).await;
+        let mut events = call.map_err(|_| CallError::Deadline(LAUNCH_MAX))??.into_inner();
+        loop {
+            let event = tokio::select! {
+                event = events.message() => event?,
+                number = self.signals.next() => {
+                    self.pass_on(number).await;
+                    continue;
+                }
+                () = tokio::time::sleep_until(launch_by), if !self.started => {
+                    return Err(CallError::Deadline(LAUNCH_MAX));
+                }
+            };
+            match event.and_then(|event| event.event) {
+                Some(Event::Created(worker)) => self.worker = Some(worker.id),
+                Some(Event::Started(worker)) => {
+                    self.worker = Some(worker.id);
+                    self.started = true;
+                    for number in std::mem::take(&mut self.early) {
+                        self.pass_on(number).await;
+                    }
+                }
+                Some(Event::Output(output)) => self.write(output).await,
+                Some(Event::Exited(worker)) => return Ok(worker),
+                None => return Err(CallError::Lost),
+            }
+        }
+    }
+
+    /// The rest of the output, and the end.
+    async fn next_reading(&mut self, id: &str) -> Result<Worker, CallError> {
+        self.cursor.rewind();
+        let request = LogsRequest { worker: id.to_owned(), follow: true, tail_lines: None };
+        let mut events = answer(ANSWER_MAX, self.daemon.rpc.logs(request)).await?;
+        loop {
+            tokio::select! {
+                event = events.message() => match event? {
+                    Some(event) => {
+                        if let Some(output) = event.output {
+                            self.write(output).await;
+                        }
+                    }
+                    None => break,
+                },
+                number = self.signals.next() => self.pass_on(number).await,
+            }
+        }
+        let reply = answer(ANSWER_MAX, self.daemon.rpc.wait(WaitRequest { worker: id.to_owned() })).await?;
+        reply.worker.ok_or(CallError::Lost)
+    }
+
+    /// Waits for the daemon to come back; a signal ends the waiting, not the worker.
+    async fn reconnect(&mut self, id: &str) -> anyhow::Result<()> {
+        tokio::select! {
+            again = self.daemon.again() => self.daemon = again?,
+            number = self.signals.next() => {
+                let text = format!("worker {id} goes on: no daemon was there to pass signal {number} on");
+                let code = u8::try_from(number).unwrap_or(0) + SIGNAL_BASE;
+                return Err(Stop { code, text }.into());
+            }
+        }
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, number: u32) {
+        let Some(worker) = self.worker.clone().filter(|_| self.started) else {
+            if !self.early.contains(&number) {
+                self.early.push(number);
+            }
+            return;
+        };
+        let request = KillRequest { worker, signal: number };
+        // Where it has just ended, its end is on the way.
+        let _ = answer(ANSWER_MAX, self.daemon.rpc.kill(request)).await;
+    }
+
+    async fn write(&mut self, output: Output) {
+        let Some(mut piece) = self.cursor.advance(output) else { return };
+        while let Err(back) = self.sink.offer(piece) {
+            piece = back;
+            tokio::select! {
+                () = tokio::time::sleep(SLOW_PAUSE) => {}
+                number = self.signals.next() => self.pass_on(number).await,
+            }
+        }
+    }
+}
+
+/// The worker's own code, or 128+N. Where it never ran or nobody knows, the reason goes to stderr as Holdfast's failure.
+fn exit_code(worker: &Worker) -> anyhow::Result<u8> {
+    let exit = present(worker.exit.as_ref())?;
+    if !exit.not_started.is_empty() {
+        crate::exit::say(&anyhow::anyhow!("{}: {}", worker.name, exit.not_started));
+    }
+    match view::exit_code(exit) {
+        _ if exit.shim_lost => {
+            let text = format!("{}: its shim was killed, so nobody knows how it ended", worker.name);
+            Err(Stop { code: FAILED, text }.into())
+        }
+        Some(code) => Ok(code),
+        None => Ok(RUN_FAILED),
+    }
+}

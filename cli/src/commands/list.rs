@@ -1,0 +1,48 @@
+//! `holdfast ps` and `holdfast port`.
+
+use crate::args::{PortArgs, PsArgs};
+use crate::caller::Caller;
+use crate::client::{self, ANSWER_MAX, answer, present};
+use crate::out;
+use crate::view::{self, cell, json};
+use holdfast_proto::daemon::{InspectRequest, ListRequest, Worker};
+use jiff::Timestamp;
+use std::process::ExitCode;
+
+/// Lists workers: those that are live, or all.
+///
+/// # Errors
+/// Where no daemon answers.
+pub fn ps(args: &PsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
+    let reply = client::with_daemon(caller, async |mut daemon| {
+        Ok(answer(ANSWER_MAX, daemon.rpc.list(ListRequest { all: args.all })).await?)
+    })?;
+    if args.json {
+        out::json(&reply.workers.iter().map(json::worker).collect::<Vec<_>>())?;
+    } else if args.quiet {
+        let ids: String = reply.workers.iter().map(|worker| cell(&worker.id, 16) + "\n").collect();
+        out::text(&ids)?;
+    } else {
+        let now = Timestamp::now();
+        out::table(view::HEADS, reply.workers.iter().map(|worker| view::row(worker, now)).collect())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lists a worker's published ports.
+///
+/// # Errors
+/// Where there is no such worker, or no daemon answers.
+pub fn port(args: &PortArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
+    let worker: Worker = client::with_daemon(caller, async |mut daemon| {
+        let request = InspectRequest { worker: args.worker.clone() };
+        Ok(present(answer(ANSWER_MAX, daemon.rpc.inspect(request)).await?.worker)?)
+    })?;
+    if args.json {
+        out::json(&json::ports(&worker))?;
+    } else {
+        let lines: String = view::port_lines(&worker).into_iter().map(|line| line + "\n").collect();
+        out::text(&lines)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,64 @@
+//! `holdfast status` and `holdfast version`.
+
+use crate::args::JsonArgs;
+use crate::caller::Caller;
+use crate::client::{self, ANSWER_MAX, answer};
+use crate::out;
+use crate::view::cell;
+use crate::view::json::{self, VersionJson};
+use holdfast_proto::VERSION;
+use holdfast_proto::daemon::StatusRequest;
+use holdfast_proto::layout::Layout;
+use std::process::ExitCode;
+
+/// Says what runs of Holdfast itself. Something unhealthy is told, and is no failure of this verb.
+///
+/// # Errors
+/// Where no daemon answers.
+pub fn status(args: &JsonArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
+    let reply = client::with_daemon(caller, async |mut daemon| {
+        Ok(answer(ANSWER_MAX, daemon.rpc.status(StatusRequest {})).await?)
+    })?;
+    if args.json {
+        out::json(&json::status(&reply, release()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = json::programs(&reply).into_iter().map(|program| {
+        let state = match (program.healthy, program.why) {
+            (true, _) => "healthy".to_owned(),
+            (false, Some(why)) => format!("NOT HEALTHY: {}", cell(&why, 500)),
+            (false, None) => "NOT HEALTHY".to_owned(),
+        };
+        let pid = program.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        let version = program.version.map_or_else(|| "-".to_owned(), |version| cell(&version, 40));
+        [cell(&program.name, 20), pid, version, state]
+    });
+    out::table(["PROGRAM", "PID", "VERSION", "STATE"], rows.collect())?;
+    let release = release().map_or_else(|| "none installed".to_owned(), |release| cell(&release, 100));
+    out::text(&format!(
+        "\nOwner    {}\nRelease  {release}\nWorkers  {} live, {} failed\n",
+        cell(&reply.owner, 32),
+        reply.workers_live,
+        reply.workers_failed
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the version of this command, and the installed release's name.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn version(args: &JsonArgs) -> anyhow::Result<ExitCode> {
+    if args.json {
+        out::json(&VersionJson { version: VERSION, release: release() })?;
+    } else {
+        out::line(&format!("holdfast {VERSION}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder's name that `current` points to.
+fn release() -> Option<String> {
+    let target = std::fs::read_link(Layout::system().current()).ok()?;
+    Some(target.file_name()?.to_string_lossy().into_owned())
+}

@@ -1,0 +1,52 @@
+//! Results on stdout: text, tables, JSON. A reader that went away is an `io::Error`, never a panic.
+
+use comfy_table::{Cell, ContentArrangement, Table, presets};
+use serde::Serialize;
+use std::io::{self, Write};
+
+/// Prints text as it is.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Prints one line of text whose control characters are shown as escapes.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn line(line: &str) -> io::Result<()> {
+    text(&format!("{}\n", crate::view::plain(line)))
+}
+
+/// Prints one JSON document.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn json(value: &impl Serialize) -> io::Result<()> {
+    let mut document = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+    document.push('\n');
+    text(&document)
+}
+
+/// Prints a table without lines; each cell has to be [`crate::view::cell`]'s or the program's own.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> io::Result<()> {
+    let mut table = Table::new();
+    // One line per row, however narrow the terminal: scripts and eyes both count on it.
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(heads.map(Cell::new));
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 3));
+    }
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    text(&(lines.join("\n") + "\n"))
+}

@@ -1,0 +1,158 @@
+//! A worker's output on its way to the same descriptors here: what was seen already is left out, what is missing is said.
+
+use crate::view::plain;
+use holdfast_proto::daemon::Output;
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+/// Pieces of output that wait for a slow terminal; the daemon's stream waits behind them.
+const PIECES_MAX: usize = 32;
+/// `Output::stream` of standard error.
+const STDERR: u32 = 2;
+
+/// How far a worker's output was read, so that a second reading can go on where the first one broke off.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Bytes since the worker's first, kept or not.
+    seen: u64,
+    /// Bytes of this reading.
+    read: u64,
+}
+
+impl Cursor {
+    /// Begins another reading from the first byte on.
+    pub fn rewind(&mut self) {
+        self.read = 0;
+    }
+
+    /// The part of a piece that was not seen before.
+    pub fn advance(&mut self, mut piece: Output) -> Option<Output> {
+        let length = piece.dropped + piece.bytes.len() as u64;
+        let known = self.seen.saturating_sub(self.read).min(length);
+        self.read += length;
+        self.seen = self.seen.max(self.read);
+        if known == length {
+            return None;
+        }
+        let known_dropped = known.min(piece.dropped);
+        piece.dropped -= known_dropped;
+        let known_bytes = usize::try_from(known - known_dropped).unwrap_or(usize::MAX).min(piece.bytes.len());
+        piece.bytes.drain(..known_bytes);
+        Some(piece)
+    }
+}
+
+/// Writes output on a thread of its own, so that signals are heard while a terminal is slow.
+pub struct Sink {
+    pieces: Option<SyncSender<Output>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sink {
+    /// Starts the thread. With `escape`, control characters are made harmless where a terminal would act on them:
+    /// root looks at what somebody else's worker wrote.
+    pub fn new(escape: bool) -> Self {
+        let (pieces, inbox) = sync_channel(PIECES_MAX);
+        let thread = std::thread::spawn(move || write_all(&inbox, escape));
+        Self { pieces: Some(pieces), thread: Some(thread) }
+    }
+
+    /// Hands a piece over; gives it back where the thread is behind.
+    ///
+    /// # Errors
+    /// The piece.
+    pub fn offer(&self, piece: Output) -> Result<(), Output> {
+        match self.pieces.as_ref().map(|pieces| pieces.try_send(piece)) {
+            Some(Err(TrySendError::Full(piece))) => Err(piece),
+            // Where nobody reads any more, output goes nowhere, and the worker goes on.
+            Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => Ok(()),
+        }
+    }
+
+    /// Waits until everything is written.
+    pub fn finish(mut self) {
+        drop(self.pieces.take());
+        if let Some(thread) = self.thread.take() {
+            // It does not panic; were it to, there would be nothing left to write.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Writes piece after piece; one stream that is gone does not silence the other.
+fn write_all(inbox: &Receiver<Output>, escape: bool) {
+    let (mut out_gone, mut err_gone) = (false, false);
+    for piece in inbox {
+        let is_err = piece.stream == STDERR || piece.stream == 0;
+        let gone = if is_err { &mut err_gone } else { &mut out_gone };
+        *gone = *gone || write(&piece, escape).is_err();
+        if out_gone && err_gone {
+            return;
+        }
+    }
+}
+
+/// Writes one piece to the descriptor that it came from; a gap is told on stderr.
+///
+/// # Errors
+/// Where the descriptor cannot be written.
+pub fn write(piece: &Output, escape: bool) -> io::Result<()> {
+    if piece.dropped > 0 {
+        let _ = writeln!(io::stderr(), "holdfast: {} bytes of output are not kept any more here", piece.dropped);
+    }
+    match piece.stream {
+        0 => Ok(()),
+        STDERR => put(&mut io::stderr().lock(), &piece.bytes, escape && io::stderr().is_terminal()),
+        _ => put(&mut io::stdout().lock(), &piece.bytes, escape && io::stdout().is_terminal()),
+    }
+}
+
+fn put(to: &mut impl Write, bytes: &[u8], escape: bool) -> io::Result<()> {
+    if escape {
+        let text = String::from_utf8_lossy(bytes);
+        let tabs_kept: Vec<String> = text.split('\t').map(plain).collect();
+        to.write_all(tabs_kept.join("\t").as_bytes())?;
+    } else {
+        to.write_all(bytes)?;
+    }
+    to.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(bytes: &[u8]) -> Output {
+        Output { stream: 1, bytes: bytes.to_vec(), time: 0, dropped: 0 }
+    }
+
+    fn read(cursor: &mut Cursor, pieces: &[&[u8]]) -> Vec<u8> {
+        pieces.iter().filter_map(|bytes| cursor.advance(piece(bytes))).flat_map(|piece| piece.bytes).collect()
+    }
+
+    #[test]
+    fn a_second_reading_goes_on_where_the_first_broke_off() {
+        for cut in 0..=6 {
+            let mut cursor = Cursor::default();
+            let all: &[u8] = b"abcdef";
+            let first = read(&mut cursor, &[&all[..cut]]);
+            cursor.rewind();
+            let second = read(&mut cursor, &[b"ab", b"", b"cde", b"f"]);
+            assert_eq!([first, second].concat(), all, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_went_meanwhile_are_told_once() {
+        let mut cursor = Cursor::default();
+        read(&mut cursor, &[b"abcd"]);
+        cursor.rewind();
+        let gap = Output { stream: 0, bytes: Vec::new(), time: 0, dropped: 6 };
+        assert_eq!(cursor.advance(gap).map(|piece| piece.dropped), Some(2));
+        assert_eq!(read(&mut cursor, &[b"gh"]), b"gh");
+        cursor.rewind();
+        let gap = Output { stream: 0, bytes: Vec::new(), time: 0, dropped: 6 };
+        assert_eq!(cursor.advance(gap), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! A daemon that serves the real contract over a real socket and does what a test's worker names say.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use holdfast_proto::daemon::daemon_server::{Daemon, DaemonServer};
+use holdfast_proto::daemon::exit::How;
+use holdfast_proto::daemon::run_event::Event;
+use holdfast_proto::daemon::*;
+use holdfast_proto::problem::{Problem, Reason};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output as Finished, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::{Request, Response, Status};
+
+type Stream<T> = ReceiverStream<Result<T, Status>>;
+type Reply<T> = Result<Response<T>, Status>;
+
+/// What the daemon was asked, and what it says.
+#[derive(Clone)]
+pub struct Fake {
+    pub asked: Arc<Mutex<Vec<String>>>,
+    pub specs: Arc<Mutex<Vec<WorkerSpec>>>,
+    pub workers: Arc<Vec<Worker>>,
+    signals: watch::Sender<u32>,
+}
+
+/// A daemon in a directory of its own.
+pub struct Running {
+    pub fake: Fake,
+    directory: tempfile::TempDir,
+}
+
+pub fn worker(name: &str) -> Worker {
+    Worker {
+        id: "00112233445566aa".into(),
+        name: name.into(),
+        phase: Phase::Running.into(),
+        generation: 1,
+        pid: 4711,
+        created_at: 1_700_000_000_000_000_000,
+        started_at: 1_700_000_001_500_000_000,
+        addresses: vec!["10.88.0.2/22".into()],
+        ports: vec![Publish { proto: "tcp".into(), host: 8080, worker: 80, address: String::new() }],
+        command: vec![b"python3".to_vec(), b"-m".to_vec(), b"http.server".to_vec()],
+        network: "bridge".into(),
+        owner: "alice".into(),
+        ..Worker::default()
+    }
+}
+
+pub fn ended(name: &str, how: How) -> Worker {
+    let exit = Exit { how: Some(how), ..Exit::default() };
+    let finished_at = 1_700_000_002_000_000_000;
+    Worker { phase: Phase::Stopped.into(), pid: 0, finished_at, exit: Some(exit), ..worker(name) }
+}
+
+impl Running {
+    pub fn with(workers: Vec<Worker>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let fake = Fake {
+            asked: Arc::default(),
+            specs: Arc::default(),
+            workers: Arc::new(workers),
+            signals: watch::Sender::new(0),
+        };
+        let running = Self { fake, directory };
+        running.serve();
+        running
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("daemon.sock")
+    }
+
+    /// Listens (again) on a thread that lives as long as the test's process.
+    fn serve(&self) {
+        let (path, fake) = (self.socket(), self.fake.clone());
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener).unwrap());
+                let server = tonic::transport::Server::builder().add_service(DaemonServer::new(fake));
+                server.serve_with_incoming(incoming).await.unwrap();
+            });
+        });
+    }
+
+    /// The real program, as it would be typed.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = holdfast(words);
+        command.env("HOLDFAST_SOCKET", self.socket());
+        command
+    }
+
+    pub fn run(&self, words: &[&str]) -> Done {
+        Done::of(self.command(words).stdin(Stdio::null()).output().unwrap())
+    }
+
+    pub fn asked(&self) -> Vec<String> {
+        self.fake.asked.lock().unwrap().clone()
+    }
+}
+
+/// The program; root asks in the name of an account that is everywhere.
+pub fn holdfast(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    if nix::unistd::geteuid().is_root() {
+        command.args(["--owner", "nobody"]);
+    }
+    command.args(words).env_remove("HOLDFAST_SOCKET").env_remove("HOLDFAST_SESSION").env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub struct Done {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Done {
+    pub fn of(finished: Finished) -> Self {
+        Self {
+            code: finished.status.code(),
+            out: String::from_utf8_lossy(&finished.stdout).into_owned(),
+            err: String::from_utf8_lossy(&finished.stderr).into_owned(),
+        }
+    }
+}
+
+impl Fake {
+    fn note(&self, what: impl Into<String>) {
+        self.asked.lock().unwrap().push(what.into());
+    }
+
+    fn find(&self, name: &str) -> Result<Worker, Status> {
+        let found = self.workers.iter().find(|worker| worker.name == name || worker.id == name).cloned();
+        found.ok_or_else(|| {
+            Problem::new(Reason::NoSuchWorker, format!("no worker {name:?}")).hint("holdfast ps -a").into()
+        })
+    }
+}
+
+fn output(stream: u32, text: &str) -> Output {
+    Output { stream, bytes: text.as_bytes().to_vec(), time: 1, dropped: 0 }
+}
+
+fn refusal(program: &str) -> Option<Problem> {
+    match program {
+        "not-found" => Some(Problem::new(Reason::NotFound, "no such program")),
+        "cannot-execute" => Some(Problem::new(Reason::CannotExecute, "not executable")),
+        "refused" => Some(Problem::new(Reason::Rules, "port 80 is outside 1024-65535").hint("use --ports")),
+        _ => None,
+    }
+}
+
+#[tonic::async_trait]
+impl Daemon for Fake {
+    type RunStream = Stream<RunEvent>;
+    type LogsStream = Stream<LogsEvent>;
+
+    async fn run(&self, request: Request<RunRequest>) -> Reply<Self::RunStream> {
+        let request = request.into_inner();
+        let spec = request.spec.unwrap();
+        let program = String::from_utf8(spec.command[0].clone()).unwrap();
+        self.specs.lock().unwrap().push(spec);
+        self.note(format!("run {program} attach={}", request.attach));
+        if let Some(problem) = refusal(&program) {
+            return Err(problem.into());
+        }
+        let (events, stream) = mpsc::channel(8);
+        let mut signals = self.signals.subscribe();
+        tokio::spawn(async move {
+            let say = async |event| events.send(Ok(RunEvent { event: Some(event) })).await.is_ok();
+            say(Event::Created(worker("web"))).await;
+            if program == "hang" {
+                return std::future::pending::<()>().await;
+            }
+            say(Event::Started(worker("web"))).await;
+            if !request.attach {
+                return;
+            }
+            say(Event::Output(output(1, "to stdout\n"))).await;
+            let how = match program.as_str() {
+                "breaks-off" => {
+                    let _ = events.send(Err(Status::unavailable("transport"))).await;
+                    return;
+                }
+                "until-signal" => {
+                    signals.wait_for(|signal| *signal != 0).await.unwrap();
+                    How::Signal(*signals.borrow())
+                }
+                "segv" => How::Signal(11),
+                "endless" => {
+                    while say(Event::Output(output(1, &"x".repeat(32 * 1024)))).await {}
+                    return;
+                }
+                code => How::Code(code.parse().unwrap_or(0)),
+            };
+            say(Event::Output(output(2, "to stderr\n"))).await;
+            say(Event::Exited(ended("web", how))).await;
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn start(&self, request: Request<StartRequest>) -> Reply<StartReply> {
+        let name = request.into_inner().worker;
+        self.note(format!("start {name}"));
+        Ok(Response::new(StartReply { worker: Some(self.find(&name)?) }))
+    }
+
+    async fn stop(&self, request: Request<StopRequest>) -> Reply<StopReply> {
+        let request = request.into_inner();
+        self.note(format!("stop {} {:?}", request.worker, request.timeout_secs));
+        Ok(Response::new(StopReply { worker: Some(self.find(&request.worker)?) }))
+    }
+
+    async fn restart(&self, request: Request<RestartRequest>) -> Reply<RestartReply> {
+        let request = request.into_inner();
+        self.note(format!("restart {} {:?}", request.worker, request.timeout_secs));
+        Ok(Response::new(RestartReply { worker: Some(self.find(&request.worker)?) }))
+    }
+
+    async fn kill(&self, request: Request<KillRequest>) -> Reply<KillReply> {
+        let request = request.into_inner();
+        self.note(format!("kill {} {}", request.worker, request.signal));
+        self.signals.send_replace(request.signal);
+        Ok(Response::new(KillReply { worker: Some(worker(&request.worker)) }))
+    }
+
+    async fn remove(&self, request: Request<RemoveRequest>) -> Reply<RemoveReply> {
+        let request = request.into_inner();
+        self.note(format!("remove {} force={}", request.worker, request.force));
+        let worker = self.find(&request.worker)?;
+        if worker.pid != 0 && !request.force {
+            return Err(Problem::new(Reason::WrongPhase, "it is running").hint("stop it, or rm -f").into());
+        }
+        Ok(Response::new(RemoveReply { id: worker.id }))
+    }
+
+    async fn wait(&self, request: Request<WaitRequest>) -> Reply<WaitReply> {
+        let name = request.into_inner().worker;
+        self.note(format!("wait {name}"));
+        Ok(Response::new(WaitReply { worker: Some(self.find(&name)?) }))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Reply<ListReply> {
+        let all = request.into_inner().all;
+        self.note(format!("list all={all}"));
+        if self.workers.first().is_some_and(|worker| worker.name == "hang") {
+            std::future::pending::<()>().await;
+        }
+        let shown = self.workers.iter().filter(|worker| all || worker.pid != 0);
+        Ok(Response::new(ListReply { workers: shown.cloned().collect() }))
+    }
+
+    async fn inspect(&self, request: Request<InspectRequest>) -> Reply<InspectReply> {
+        let worker = self.find(&request.into_inner().worker)?;
+        let entry = HistoryEntry { time: worker.created_at, generation: 1, phase: 2, why: "run".into() };
+        Ok(Response::new(InspectReply {
+            spec: Some(WorkerSpec { name: worker.name.clone(), command: worker.command.clone(), ..Default::default() }),
+            worker: Some(worker),
+            shim_pid: 4710,
+            shim_version: "0.1.0".into(),
+            log_bytes: 10,
+            log_dropped_bytes: 3,
+            history: vec![entry],
+        }))
+    }
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Reply<Self::LogsStream> {
+        let request = request.into_inner();
+        self.note(format!("logs {} follow={} tail={:?}", request.worker, request.follow, request.tail_lines));
+        let worker = self.find(&request.worker)?;
+        let (events, stream) = mpsc::channel(8);
+        tokio::spawn(async move {
+            let say = async |output| events.send(Ok(LogsEvent { output: Some(output) })).await.is_ok();
+            say(output(1, "to stdout\n")).await;
+            say(output(2, "to stderr\n")).await;
+            while worker.name == "endless" && say(output(1, &"x".repeat(32 * 1024))).await {}
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusReply> {
+        let helper = ProgramStatus {
+            name: "helper".into(),
+            version: "0.1.0".into(),
+            pid: 12,
+            healthy: false,
+            why: "chain FORWARD drops".into(),
+        };
+        Ok(Response::new(StatusReply {
+            version: "0.1.0".into(),
+            owner: "alice".into(),
+            pid: 11,
+            epoch: 3,
+            programs: vec![helper],
+            workers_live: 1,
+            workers_failed: 2,
+        }))
+    }
+}
+
+/// Waits for something that a test expects soon.
+pub fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("never came: {what}");
+}
