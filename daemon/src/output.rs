@@ -1,0 +1,329 @@
+//! Reads the output that a shim keeps: all of it, its last lines, or as it comes.
+//!
+//! The shim writes and rotates the files meanwhile and is never asked: a file that goes while it is read is
+//! read to its end, and what went before it could be read is told as bytes that are missing.
+
+use holdfast_launcher::output::{
+    PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, segment_name,
+    segment_number,
+};
+use rustix::fd::OwnedFd;
+use rustix::fs::inotify;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+
+/// Bytes read at once; holds at least one whole record.
+const BLOCK_BYTES: usize = 2 * (PAYLOAD_BYTES_MAX + RECORD_HEADER_BYTES);
+/// How often a follower looks where the kernel has no inotify instance left for this user.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A piece of output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes of one stream.
+    Bytes {
+        /// Whose.
+        stream: Stream,
+        /// When the shim read them, ns since the Unix epoch.
+        time_ns: i64,
+        /// Never empty.
+        bytes: Vec<u8>,
+    },
+    /// So many bytes are missing here.
+    Missing(u64),
+}
+
+/// How much output there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Kept or not, since the worker was created.
+    pub bytes: u64,
+    /// Of these, not kept.
+    pub dropped_bytes: u64,
+}
+
+/// A place in a worker's kept output.
+#[derive(Debug)]
+pub struct Reader {
+    dir: PathBuf,
+    segment: Option<Segment>,
+    /// Segments below this number are read or gone.
+    next: u64,
+    /// Bytes of output before the place; `None` until the first header is read where earlier bytes do not matter.
+    position: Option<u64>,
+    /// Bytes to leave out of the next record.
+    skip: usize,
+}
+
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    file: File,
+    /// Of the next record.
+    at: u64,
+}
+
+impl Reader {
+    /// At the oldest byte that is kept; what went over the cap is told first.
+    pub fn from_start(log_dir: &Path) -> Self {
+        Self { dir: log_dir.to_owned(), segment: None, next: 0, position: Some(0), skip: 0 }
+    }
+
+    /// At the last `lines` lines of both streams together, as they came.
+    pub fn from_tail(log_dir: &Path, lines: u64) -> io::Result<Self> {
+        let mut numbers = numbers(log_dir)?;
+        let mut wanted = None;
+        while let Some(number) = numbers.pop() {
+            let Some(mut segment) = Segment::open(log_dir, number)?.map(|(segment, _)| segment) else { continue };
+            let records = segment.index()?;
+            // A newline at the very end ends the last line; it does not begin another one.
+            let newlines = match wanted {
+                Some(newlines) => newlines,
+                None if records.is_empty() => continue,
+                None if lines == 0 => return Ok(Self::at(log_dir, segment, 0)),
+                None => lines + u64::from(records.last().is_some_and(|record| record.ends_line)),
+            };
+            match seek_back(&records, newlines) {
+                Ok((record, nth)) => {
+                    segment.at = record.at;
+                    let skip = segment.after_newline(nth)?;
+                    return Ok(Self::at(log_dir, segment, skip));
+                }
+                Err(rest) => wanted = Some(rest),
+            }
+        }
+        Ok(Self { position: None, ..Self::from_start(log_dir) })
+    }
+
+    fn at(log_dir: &Path, segment: Segment, skip: usize) -> Self {
+        let next = segment.number + 1;
+        Self { dir: log_dir.to_owned(), segment: Some(segment), next, position: None, skip }
+    }
+
+    /// The next pieces, some [`BLOCK_BYTES`] at most; none where the end is reached for now.
+    pub fn read(&mut self) -> io::Result<Vec<Piece>> {
+        let mut pieces = Vec::new();
+        loop {
+            if let Some(segment) = &mut self.segment {
+                // Asked before reading: when a later file is there, this one is complete.
+                let next = next_number(&self.dir, segment)?;
+                if segment.read(&mut self.position, &mut self.skip, &mut pieces)? || next.is_none() {
+                    return Ok(pieces);
+                }
+                self.segment = None;
+            }
+            let Some(number) = numbers(&self.dir)?.into_iter().find(|&number| number >= self.next) else {
+                return Ok(pieces);
+            };
+            let Some((segment, header)) = Segment::open(&self.dir, number)? else { return Ok(pieces) };
+            if let Some(position) = self.position.filter(|&position| header.offset > position) {
+                pieces.push(Piece::Missing(header.offset - position));
+            }
+            self.position = Some(header.offset);
+            self.next = number + 1;
+            self.segment = Some(segment);
+        }
+    }
+}
+
+/// Figures of what is in the files now.
+pub fn figures(log_dir: &Path) -> io::Result<Figures> {
+    let numbers = numbers(log_dir)?;
+    let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else { return Ok(Figures::default()) };
+    let (Some((_, first)), Some((mut segment, last))) =
+        (Segment::open(log_dir, first)?, Segment::open(log_dir, last)?)
+    else {
+        return Ok(Figures::default());
+    };
+    let records = segment.index()?;
+    let here: u64 = records.iter().map(|record| record.bytes).sum();
+    let gaps: u64 = records.iter().filter(|record| record.stream == Stream::Gap).map(|record| record.bytes).sum();
+    let dropped_bytes = first.offset + last.dropped.saturating_sub(first.dropped) + gaps;
+    Ok(Figures { bytes: last.offset + here, dropped_bytes })
+}
+
+/// One record of a segment, for seeking.
+struct Indexed {
+    at: u64,
+    stream: Stream,
+    /// Of output that it stands for.
+    bytes: u64,
+    newlines: u64,
+    ends_line: bool,
+}
+
+impl Segment {
+    /// `None` where it is gone or its header is not (whole) there yet.
+    fn open(dir: &Path, number: u64) -> io::Result<Option<(Self, SegmentHeader)>> {
+        let file = match File::open(dir.join(segment_name(number))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        match file.read_exact_at(&mut header, 0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        let header = SegmentHeader::decode(&header)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a log file has a damaged header"))?;
+        Ok(Some((Self { number, file, at: SEGMENT_HEADER_BYTES as u64 }, header)))
+    }
+
+    /// Whole records from one block; `false` where there is none (more). Damage ends the file.
+    fn block(&mut self, mut each: impl FnMut(u64, RecordHeader, &[u8])) -> io::Result<bool> {
+        let mut block = vec![0; BLOCK_BYTES];
+        let len = read_full(&self.file, &mut block, self.at)?;
+        let mut rest = &block[..len];
+        let mut any = false;
+        while let Some((header, after)) = rest.split_first_chunk::<RECORD_HEADER_BYTES>() {
+            let Some(header) = RecordHeader::decode(header) else { break };
+            let Some((payload, after)) = after.split_at_checked(header.len as usize) else { break };
+            each(self.at, header, payload);
+            self.at += (RECORD_HEADER_BYTES + payload.len()) as u64;
+            rest = after;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn read(&mut self, position: &mut Option<u64>, skip: &mut usize, pieces: &mut Vec<Piece>) -> io::Result<bool> {
+        self.block(|_, header, payload| {
+            let bytes = output_bytes(header, payload);
+            *position = position.map(|position| position + bytes);
+            if header.stream == Stream::Gap {
+                pieces.push(Piece::Missing(bytes));
+                return;
+            }
+            let bytes = payload[std::mem::take(skip).min(payload.len())..].to_vec();
+            if !bytes.is_empty() {
+                pieces.push(Piece::Bytes { stream: header.stream, time_ns: header.time_ns, bytes });
+            }
+        })
+    }
+
+    /// Every record from here to the end, where it then stands.
+    fn index(&mut self) -> io::Result<Vec<Indexed>> {
+        let mut records = Vec::new();
+        let each = |records: &mut Vec<Indexed>, at, header: RecordHeader, payload: &[u8]| {
+            let text = if header.stream == Stream::Gap { &[] } else { payload };
+            records.push(Indexed {
+                at,
+                stream: header.stream,
+                bytes: output_bytes(header, payload),
+                newlines: text.iter().filter(|&&byte| byte == b'\n').count() as u64,
+                ends_line: text.last() == Some(&b'\n'),
+            });
+        };
+        while self.block(|at, header, payload| each(&mut records, at, header, payload))? {}
+        Ok(records)
+    }
+
+    /// Where in the record at `self.at` the byte after its `nth` newline (from 1) is.
+    fn after_newline(&self, nth: u64) -> io::Result<usize> {
+        let mut block = vec![0; RECORD_HEADER_BYTES + PAYLOAD_BYTES_MAX];
+        let len = read_full(&self.file, &mut block, self.at)?;
+        let payload = block.get(RECORD_HEADER_BYTES..len).unwrap_or_default();
+        let newlines = payload.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index + 1);
+        Ok(newlines.skip(usize::try_from(nth).unwrap_or(usize::MAX).saturating_sub(1)).next().unwrap_or(0))
+    }
+}
+
+/// The record that holds the `newlines`th newline from the end, and which of its own that is;
+/// or how many are still to be found before these records.
+fn seek_back(records: &[Indexed], mut newlines: u64) -> Result<(&Indexed, u64), u64> {
+    for record in records.iter().rev() {
+        if record.newlines >= newlines {
+            return Ok((record, record.newlines - newlines + 1));
+        }
+        newlines -= record.newlines;
+    }
+    Err(newlines)
+}
+
+fn output_bytes(header: RecordHeader, payload: &[u8]) -> u64 {
+    match header.stream {
+        Stream::Gap => payload.try_into().map_or(0, u64::from_le_bytes),
+        Stream::Stdout | Stream::Stderr => payload.len() as u64,
+    }
+}
+
+/// The segment after this one, where there is one.
+fn next_number(dir: &Path, segment: &Segment) -> io::Result<Option<u64>> {
+    let next = segment.number + 1;
+    if dir.join(segment_name(next)).exists() {
+        return Ok(Some(next));
+    }
+    // Files go oldest first: only when this one went may its successor have gone as well.
+    if segment.file.metadata()?.nlink() > 0 {
+        return Ok(None);
+    }
+    Ok(numbers(dir)?.into_iter().find(|&number| number > segment.number))
+}
+
+/// Numbers of the segments that are there, rising. A directory that is gone has none.
+fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        numbers.extend(entry?.file_name().to_str().and_then(segment_number));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn read_full(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut len = 0;
+    while len < buffer.len() {
+        match file.read_at(&mut buffer[len..], at + len as u64) {
+            Ok(0) => break,
+            Ok(more) => len += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(len)
+}
+
+/// Wakes a follower when the files change. Made before the first read, so that no change is missed.
+#[derive(Debug)]
+pub struct Follow {
+    inotify: Option<AsyncFd<OwnedFd>>,
+}
+
+impl Follow {
+    /// Watches a worker's log directory; looks by time where the user's inotify instances are used up.
+    pub fn new(log_dir: &Path) -> Self {
+        let watched = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).and_then(|fd| {
+            let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::ONLYDIR;
+            inotify::add_watch(&fd, log_dir, flags).map(|_| fd)
+        });
+        let inotify = watched.map_err(io::Error::from).and_then(|fd| AsyncFd::register(fd).map_err(io::Error::from));
+        if let Err(error) = &inotify {
+            tracing::debug!(%error, "following by time, not by inotify");
+        }
+        Self { inotify: inotify.ok() }
+    }
+
+    /// Answers when something may have changed. Cancel-safe.
+    pub async fn changed(&self) {
+        let Some(inotify) = &self.inotify else { return tokio::time::sleep(LOOK_EVERY).await };
+        let Ok(mut ready) = inotify.readable().await else { return tokio::time::sleep(LOOK_EVERY).await };
+        let mut events = [0; 4096];
+        while rustix::io::read(ready.get_inner(), &mut events).is_ok_and(|len| len > 0) {}
+        ready.clear_ready();
+    }
+}
+
+#[cfg(test)]
+#[path = "output_tests.rs"]
+mod tests;

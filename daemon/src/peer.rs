@@ -1,0 +1,204 @@
+//! Who calls: the owner from the host, or somebody whom every call is refused.
+//!
+//! Workers have the owner's uid, so the uid alone proves nothing (threat T34): the caller's user namespace must be
+//! ours too. It is read from `/proc/<pid>/ns/user` while a pidfd pins the caller: SO_PEERPIDFD (Linux 6.5), else
+//! pidfd_open(2) of SO_PEERCRED's pid. What cannot be read is refused.
+//!
+//! This needs a thread of its own, outside the Landlock domain: from inside one, ptrace access to anybody outside,
+//! and so that link, is denied (landlock(7)). The thread accepts, looks, and hands over; it reads nothing from callers.
+
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use tonic::transport::server::Connected;
+
+/// Connections served at a time; further ones wait in the listener's queue.
+pub const CONNECTIONS_MAX: usize = 256;
+/// A connection that says nothing for so long is dropped.
+pub const FIRST_BYTE_WITHIN: Duration = Duration::from_secs(5);
+/// Accepted connections that wait for the service.
+const QUEUE_MAX: usize = 16;
+/// Wait after an accept that failed (descriptors used up), or while all connections are taken.
+const ACCEPT_RETRY: Duration = Duration::from_millis(20);
+
+/// A caller, as judged when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The owner, in our user namespace.
+    Owner,
+    /// Anybody else.
+    Foreign,
+}
+
+/// An accepted connection and who is behind it.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: UnixStream,
+    peer: Peer,
+    open: Arc<()>,
+}
+
+/// Starts accepting for `uid` in a thread of its own. To be called before the calling thread enters Landlock.
+pub fn accept(listener: UnixListener, uid: u32) -> io::Result<mpsc::Receiver<Accepted>> {
+    let (accepted, incoming) = mpsc::channel(QUEUE_MAX);
+    let ours = user_namespace("self")?;
+    listener.set_nonblocking(false)?;
+    std::thread::Builder::new().name("accept".into()).spawn(move || accept_all(&listener, uid, &ours, &accepted))?;
+    Ok(incoming)
+}
+
+fn accept_all(listener: &UnixListener, uid: u32, ours: &PathBuf, accepted: &mpsc::Sender<Accepted>) {
+    let open = Arc::new(());
+    loop {
+        while Arc::strong_count(&open) > CONNECTIONS_MAX {
+            std::thread::sleep(ACCEPT_RETRY);
+        }
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                std::thread::sleep(ACCEPT_RETRY);
+                continue;
+            }
+        };
+        let peer = match examine(&stream, uid, ours) {
+            Ok(()) => Peer::Owner,
+            Err(refusal) => {
+                tracing::warn!(target: "audit", %refusal, "a caller was refused");
+                Peer::Foreign
+            }
+        };
+        if accepted.blocking_send(Accepted { stream, peer, open: open.clone() }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Why a caller is foreign. For the log alone: the caller hears one text, whatever the reason.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("uid {0} is not the owner")]
+    Uid(u32),
+    #[error("pid {pid} of the owner's uid is in another user namespace ({theirs})")]
+    Namespace { pid: u32, theirs: String },
+    #[error("the caller (pid {pid}) could not be examined: {source}")]
+    Unreadable { pid: i32, source: io::Error },
+}
+
+fn examine(stream: &UnixStream, uid: u32, ours: &PathBuf) -> Result<(), Refusal> {
+    let credentials = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)
+        .map_err(|errno| Refusal::Unreadable { pid: 0, source: errno.into() })?;
+    if credentials.uid() != uid {
+        return Err(Refusal::Uid(credentials.uid()));
+    }
+    let unreadable = |source| Refusal::Unreadable { pid: credentials.pid(), source };
+    let pidfd = pin(stream, credentials.pid()).map_err(unreadable)?;
+    let pid = pid_of(&pidfd).map_err(unreadable)?;
+    let theirs = user_namespace(&pid.to_string()).map_err(unreadable)?;
+    if theirs != *ours {
+        return Err(Refusal::Namespace { pid, theirs: theirs.display().to_string() });
+    }
+    // Still there: so the link read was that process's, not of a later one with its number.
+    match pid_of(&pidfd) {
+        Ok(again) if again == pid => Ok(()),
+        Ok(_) => Err(unreadable(io::ErrorKind::NotFound.into())),
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+fn pin(stream: &UnixStream, pid: i32) -> io::Result<OwnedFd> {
+    match nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerPidfd) {
+        Ok(pidfd) => Ok(pidfd),
+        Err(nix::errno::Errno::ENOPROTOOPT) => {
+            let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
+            Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn pid_of(pidfd: &impl AsFd) -> io::Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    line.and_then(|pid| pid.trim().parse().ok()).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+fn user_namespace(pid: &str) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/user"))
+}
+
+/// A connection as the service has it.
+#[derive(Debug)]
+pub struct Connection {
+    stream: tokio::net::UnixStream,
+    peer: Peer,
+    /// Until the first byte: when it is dropped.
+    silent_until: Option<Pin<Box<tokio::time::Sleep>>>,
+    _open: Arc<()>,
+}
+
+impl Connection {
+    /// Brings an accepted connection to the runtime.
+    pub fn new(accepted: Accepted) -> io::Result<Self> {
+        accepted.stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream: tokio::net::UnixStream::from_std(accepted.stream)?,
+            peer: accepted.peer,
+            silent_until: Some(Box::pin(tokio::time::sleep(FIRST_BYTE_WITHIN))),
+            _open: accepted.open,
+        })
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let outcome = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if let Some(silent_until) = &mut this.silent_until {
+            match &outcome {
+                Poll::Ready(_) => this.silent_until = None,
+                Poll::Pending if silent_until.as_mut().poll(cx).is_ready() => {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending => {}
+            }
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

@@ -1,0 +1,197 @@
+//! What must not be forgotten: the owner's workers, how each generation ended, and the daemon's epoch.
+//!
+//! SQLite in WAL mode, written by one thread. A commit is in the file when [`Store::commit`] answers;
+//! it is not waited for on the disk (docs/decisions/0001-store-synchronous-normal.md).
+
+mod rows;
+mod schema;
+
+pub use rows::{Change, EndRow, HistoryRow, WorkerRow};
+pub use schema::check_migrations;
+
+use holdfast_proto::words::{Epoch, WorkerId};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use tokio::sync::oneshot;
+
+/// Orders that may wait for the writer; more make their callers wait.
+const QUEUE_MAX: usize = 256;
+
+/// Why the store cannot be had or did not take a change. Nothing of a refused change is in it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Written by a later version.
+    #[error(
+        "the database {path} is of a newer version ({found}) than this holdfastd reads ({known}); \
+         install that newer release again, or restore the database that was kept before it"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its user_version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Not a database of ours, or damaged.
+    #[error("the database {path} cannot be read: {why}; move it away to start with an empty one (workers go on running)")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// In SQLite's words.
+        why: String,
+    },
+    /// ENOSPC, EDQUOT, EFBIG: the change was not taken.
+    #[error("the disk with the owner's state is full")]
+    Full,
+    /// Anything else that SQLite says.
+    #[error("the store failed")]
+    Sqlite(#[source] rusqlite::Error),
+    /// The writer ended (its thread panicked).
+    #[error("the store's writer has ended")]
+    Gone,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error().map(|error| error.extended_code) {
+            // A write over RLIMIT_FSIZE or a quota comes as a failed write.
+            Some(rusqlite::ffi::SQLITE_FULL | rusqlite::ffi::SQLITE_IOERR_WRITE) => Self::Full,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// What the store held when it was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// This start's epoch, already on record.
+    pub epoch: Epoch,
+    /// Boot id of the last start; empty at the first.
+    pub last_boot: String,
+    /// Every worker.
+    pub workers: Vec<WorkerRow>,
+    /// For each worker of `workers` that has one: how its last generation that ended did.
+    pub ends: Vec<EndRow>,
+}
+
+/// The way to the writer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    orders: mpsc::SyncSender<Order>,
+}
+
+/// The writer's thread, not yet open: made before the seccomp filter, which allows no new thread.
+#[derive(Debug)]
+pub struct Idle {
+    store: Store,
+}
+
+enum Order {
+    Open { path: PathBuf, boot_id: String, answer: mpsc::SyncSender<Result<Opened, StoreError>> },
+    Commit { changes: Vec<Change>, answer: Option<oneshot::Sender<Result<(), StoreError>>> },
+    History { worker: WorkerId, answer: oneshot::Sender<Result<Vec<HistoryRow>, StoreError>> },
+}
+
+/// Starts the writer's thread; it waits for [`Idle::open`].
+pub fn start() -> std::io::Result<Idle> {
+    let (orders, inbox) = mpsc::sync_channel(QUEUE_MAX);
+    std::thread::Builder::new().name("store".into()).spawn(move || write_all(&inbox))?;
+    Ok(Idle { store: Store { orders } })
+}
+
+impl Idle {
+    /// Opens (or makes) the database, migrates it, and raises the epoch. Blocks; called before the runtime serves.
+    pub fn open(self, path: &Path, boot_id: &str) -> Result<(Store, Opened), StoreError> {
+        let (answer, opened) = mpsc::sync_channel(1);
+        let order = Order::Open { path: path.to_owned(), boot_id: boot_id.to_owned(), answer };
+        self.store.orders.send(order).map_err(|_| StoreError::Gone)?;
+        let opened = opened.recv().map_err(|_| StoreError::Gone)??;
+        Ok((self.store, opened))
+    }
+}
+
+impl Store {
+    /// Takes all of the changes or none; answers when they are in the file.
+    pub async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Order::Commit { changes, answer: Some(answer) }).await?;
+        answered.await.map_err(|_| StoreError::Gone)?
+    }
+
+    /// As [`Store::commit`], without waiting for the outcome; a failure is logged. For what a file of the
+    /// shim also says, and reconcile would find again.
+    pub async fn note(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        self.send(Order::Commit { changes, answer: None }).await
+    }
+
+    /// A worker's history, oldest first.
+    pub async fn history(&self, worker: WorkerId) -> Result<Vec<HistoryRow>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Order::History { worker, answer }).await?;
+        answered.await.map_err(|_| StoreError::Gone)?
+    }
+
+    async fn send(&self, mut order: Order) -> Result<(), StoreError> {
+        loop {
+            match self.orders.try_send(order) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::TrySendError::Disconnected(_)) => return Err(StoreError::Gone),
+                Err(mpsc::TrySendError::Full(back)) => order = back,
+            }
+            // The queue is a standard one (the writer is no task): a full one is waited for by turns.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// The writer's whole life. Ends when every [`Store`] is gone.
+fn write_all(inbox: &mpsc::Receiver<Order>) {
+    let mut database: Option<Connection> = None;
+    while let Ok(order) = inbox.recv() {
+        match order {
+            Order::Open { path, boot_id, answer } => {
+                let opened = open(&path, &boot_id).map(|(connection, opened)| {
+                    database = Some(connection);
+                    opened
+                });
+                drop(answer.send(opened));
+            }
+            Order::Commit { changes, answer } => {
+                let outcome = database.as_mut().ok_or(StoreError::Gone).and_then(|db| commit(db, &changes));
+                match (answer, outcome) {
+                    (Some(answer), outcome) => drop(answer.send(outcome)),
+                    (None, Ok(())) => {}
+                    (None, Err(error)) => tracing::error!(%error, "a change was not recorded"),
+                }
+            }
+            Order::History { worker, answer } => {
+                let outcome = database.as_ref().ok_or(StoreError::Gone).and_then(|db| rows::history(db, worker));
+                drop(answer.send(outcome));
+            }
+        }
+    }
+}
+
+fn open(path: &Path, boot_id: &str) -> Result<(Connection, Opened), StoreError> {
+    let mut connection = schema::open(path)?;
+    let transaction = connection.transaction()?;
+    let (epoch, last_boot) = rows::next_epoch(&transaction, boot_id)?;
+    transaction.commit()?;
+    let workers = rows::workers(&connection, path)?;
+    let ends = rows::last_ends(&connection)?;
+    Ok((connection, Opened { epoch, last_boot, workers, ends }))
+}
+
+fn commit(connection: &mut Connection, changes: &[Change]) -> Result<(), StoreError> {
+    let transaction = connection.transaction()?;
+    for change in changes {
+        rows::apply(&transaction, change)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

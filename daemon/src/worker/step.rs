@@ -1,0 +1,327 @@
+//! The one decision about a worker: given where it is and what happened, where it goes and what to do.
+//!
+//! The loop that calls it commits the new state before it performs an action, and feeds what came of the
+//! action back as [`Seen`]. No wildcard arm: a new phase or event is a compile error until it is decided.
+
+use super::restart::Verdict;
+use super::{End, Goal, Phase, Timestamp, Worker};
+use holdfast_proto::words::Generation;
+use std::time::Duration;
+
+/// What the owner asks for.
+#[cfg_attr(not(test), expect(dead_code, reason = "the verbs suspend and resume come with the issue that freezes"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Run it; refused where it is live.
+    Start,
+    /// Its stop signal, SIGKILL after the grace. Without effect where it is down.
+    Stop {
+        /// From the request, else the worker's own.
+        grace: Duration,
+    },
+    /// Stop where it is live, then start.
+    Restart {
+        /// As for `Stop`.
+        grace: Duration,
+    },
+    /// Freeze it.
+    Suspend,
+    /// Thaw it.
+    Resume,
+}
+
+/// What was seen of one generation.
+#[cfg_attr(not(test), expect(dead_code, reason = "the verbs suspend and resume come with the issue that freezes"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// The program has been executed, at this time.
+    Executed(Timestamp),
+    /// It ended, or was never executed: the record says so, or there is none and no shim.
+    Ended(End),
+    /// The launch was refused or undone; no shim is left of it.
+    Refused {
+        /// Asking again later may work (helper away), or not (rules).
+        transient: bool,
+    },
+    /// It is frozen.
+    Frozen,
+    /// It could not be frozen.
+    NotFrozen,
+    /// It runs again.
+    Thawed,
+    /// It could not be thawed.
+    NotThawed,
+    /// The grace of a stop is over.
+    GraceOver,
+    /// The wait before a start by policy is over.
+    BackoffOver,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The owner asked.
+    Told(Command),
+    /// Something was seen, of this generation.
+    Seen(Generation, Seen),
+}
+
+/// Something to do, after the new state is on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Order the current generation from the helper.
+    Launch,
+    /// Send the worker's stop signal.
+    Ask,
+    /// Send SIGKILL.
+    Kill,
+    /// Wait for so long, then [`Seen::GraceOver`].
+    WaitGrace(Duration),
+    /// Wait for so long, then [`Seen::BackoffOver`].
+    WaitBackoff(Duration),
+    /// Forget the wait.
+    CancelWait,
+    /// Freeze the worker's cgroup.
+    Freeze,
+    /// Thaw it.
+    Thaw,
+    /// Give the ended generation's ports and addresses back.
+    Detach,
+    /// Tell who asked that the phase does not allow it.
+    Refuse,
+}
+
+/// Decides what happens next to one worker. Never waits, never reads a clock, never fails.
+pub fn step(worker: &Worker, event: Event, now: Timestamp) -> (Worker, Vec<Action>) {
+    match event {
+        Event::Told(Command::Start) => start(worker),
+        Event::Told(Command::Stop { grace }) => stop(worker, grace, Goal::Down),
+        Event::Told(Command::Restart { grace }) => restart(worker, grace),
+        Event::Told(Command::Suspend) => suspend(worker),
+        Event::Told(Command::Resume) => resume(worker),
+        // A late word about an earlier start.
+        Event::Seen(generation, _) if generation != worker.generation => unchanged(worker),
+        Event::Seen(_, Seen::Executed(at)) => executed(worker, at),
+        Event::Seen(_, Seen::Ended(end)) => ended(worker, end, now),
+        Event::Seen(_, Seen::Refused { transient }) => refused(worker, transient),
+        Event::Seen(_, Seen::Frozen) => frozen(worker, true),
+        Event::Seen(_, Seen::NotFrozen) => frozen(worker, false),
+        Event::Seen(_, Seen::Thawed) => thawed(worker, true),
+        Event::Seen(_, Seen::NotThawed) => thawed(worker, false),
+        Event::Seen(_, Seen::GraceOver) => grace_over(worker),
+        Event::Seen(_, Seen::BackoffOver) => backoff_over(worker),
+    }
+}
+
+fn start(worker: &Worker) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Created | Phase::Stopped | Phase::Failed => launch(worker, vec![Action::Launch]),
+        Phase::Waiting => launch(worker, vec![Action::CancelWait, Action::Launch]),
+        Phase::Starting
+        | Phase::Running
+        | Phase::Suspending
+        | Phase::Suspended
+        | Phase::Resuming
+        | Phase::Stopping => (worker.clone(), vec![Action::Refuse]),
+    }
+}
+
+fn restart(worker: &Worker, grace: Duration) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Created | Phase::Stopped | Phase::Failed | Phase::Waiting => start(worker),
+        Phase::Starting
+        | Phase::Running
+        | Phase::Suspending
+        | Phase::Suspended
+        | Phase::Resuming
+        | Phase::Stopping => stop(worker, grace, Goal::Up),
+    }
+}
+
+fn stop(worker: &Worker, grace: Duration, goal: Goal) -> (Worker, Vec<Action>) {
+    let stopping = Worker { phase: Phase::Stopping, goal, grace, ..worker.clone() };
+    match worker.phase {
+        Phase::Created | Phase::Stopped | Phase::Failed => (Worker { goal, ..worker.clone() }, vec![]),
+        Phase::Waiting => (Worker { phase: Phase::Stopped, goal, ..worker.clone() }, vec![Action::CancelWait]),
+        // Nobody to signal yet: asked when it is executed.
+        Phase::Starting => (stopping, vec![]),
+        Phase::Running => (stopping, vec![Action::Ask, Action::WaitGrace(grace)]),
+        // A frozen worker does not hear its stop signal.
+        Phase::Suspending | Phase::Suspended | Phase::Resuming => {
+            (stopping, vec![Action::Thaw, Action::Ask, Action::WaitGrace(grace)])
+        }
+        Phase::Stopping if worker.started_at.is_none() => (stopping, vec![]),
+        Phase::Stopping => (stopping, vec![Action::WaitGrace(grace)]),
+    }
+}
+
+fn suspend(worker: &Worker) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Running => enter(worker, Phase::Suspending, vec![Action::Freeze]),
+        Phase::Suspending | Phase::Suspended => unchanged(worker),
+        Phase::Created
+        | Phase::Starting
+        | Phase::Resuming
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Waiting
+        | Phase::Failed => (worker.clone(), vec![Action::Refuse]),
+    }
+}
+
+fn resume(worker: &Worker) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Suspending | Phase::Suspended => enter(worker, Phase::Resuming, vec![Action::Thaw]),
+        Phase::Running | Phase::Resuming => unchanged(worker),
+        Phase::Created | Phase::Starting | Phase::Stopping | Phase::Stopped | Phase::Waiting | Phase::Failed => {
+            (worker.clone(), vec![Action::Refuse])
+        }
+    }
+}
+
+fn executed(worker: &Worker, at: Timestamp) -> (Worker, Vec<Action>) {
+    let known = Worker { started_at: Some(at), ..worker.clone() };
+    match worker.phase {
+        Phase::Starting => enter(&known, Phase::Running, vec![]),
+        // The stop came before there was somebody to ask, or its asker died: (again) now.
+        Phase::Stopping => (known, vec![Action::Ask, Action::WaitGrace(worker.grace)]),
+        // Heard again after a reconnect.
+        Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => (known, vec![]),
+        // It ended before; the end counts.
+        Phase::Created | Phase::Stopped | Phase::Waiting | Phase::Failed => unchanged(worker),
+    }
+}
+
+fn ended(worker: &Worker, end: End, now: Timestamp) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Stopping => match worker.goal {
+            Goal::Up => launch(worker, vec![Action::CancelWait, Action::Detach, Action::Launch]),
+            Goal::Down => enter(worker, Phase::Stopped, vec![Action::CancelWait, Action::Detach]),
+        },
+        Phase::Starting | Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => {
+            let ran = worker.started_at.map_or(Duration::ZERO, |at| now.since(at));
+            match worker.policy.after(end, worker.strikes, ran) {
+                Verdict::Retry { delay, strikes } => {
+                    let waiting = Worker { phase: Phase::Waiting, strikes, ..worker.clone() };
+                    (waiting, vec![Action::Detach, Action::WaitBackoff(delay)])
+                }
+                Verdict::GiveUp if end == End::Code(0) => enter(worker, Phase::Stopped, vec![Action::Detach]),
+                Verdict::GiveUp => enter(worker, Phase::Failed, vec![Action::Detach]),
+            }
+        }
+        // Exactly one end a generation.
+        Phase::Created | Phase::Stopped | Phase::Waiting | Phase::Failed => unchanged(worker),
+    }
+}
+
+fn refused(worker: &Worker, transient: bool) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Stopping => match worker.goal {
+            Goal::Up => launch(worker, vec![Action::Launch]),
+            Goal::Down => enter(worker, Phase::Stopped, vec![]),
+        },
+        Phase::Starting if transient => match worker.policy.after(End::Lost, worker.strikes, Duration::ZERO) {
+            Verdict::Retry { delay, strikes } => {
+                (Worker { phase: Phase::Waiting, strikes, ..worker.clone() }, vec![Action::WaitBackoff(delay)])
+            }
+            Verdict::GiveUp => enter(worker, Phase::Failed, vec![]),
+        },
+        Phase::Starting => enter(worker, Phase::Failed, vec![]),
+        // It was executed, so it was not refused.
+        Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => unchanged(worker),
+        Phase::Created | Phase::Stopped | Phase::Waiting | Phase::Failed => unchanged(worker),
+    }
+}
+
+fn frozen(worker: &Worker, done: bool) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Suspending if done => enter(worker, Phase::Suspended, vec![]),
+        Phase::Suspending => enter(worker, Phase::Running, vec![]),
+        // The order was overtaken by another one.
+        Phase::Created
+        | Phase::Starting
+        | Phase::Running
+        | Phase::Suspended
+        | Phase::Resuming
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Waiting
+        | Phase::Failed => unchanged(worker),
+    }
+}
+
+fn thawed(worker: &Worker, done: bool) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Resuming if done => enter(worker, Phase::Running, vec![]),
+        Phase::Resuming => enter(worker, Phase::Suspended, vec![]),
+        // A stop thaws too, and goes on by its grace whatever came of it.
+        Phase::Created
+        | Phase::Starting
+        | Phase::Running
+        | Phase::Suspending
+        | Phase::Suspended
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Waiting
+        | Phase::Failed => unchanged(worker),
+    }
+}
+
+fn grace_over(worker: &Worker) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Stopping => (worker.clone(), vec![Action::Kill]),
+        Phase::Created
+        | Phase::Starting
+        | Phase::Running
+        | Phase::Suspending
+        | Phase::Suspended
+        | Phase::Resuming
+        | Phase::Stopped
+        | Phase::Waiting
+        | Phase::Failed => unchanged(worker),
+    }
+}
+
+fn backoff_over(worker: &Worker) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Waiting => {
+            let counted = Worker { restarts: worker.restarts.saturating_add(1), ..worker.clone() };
+            let (next, actions) = launch(&counted, vec![Action::Launch]);
+            (Worker { strikes: worker.strikes, ..next }, actions)
+        }
+        Phase::Created
+        | Phase::Starting
+        | Phase::Running
+        | Phase::Suspending
+        | Phase::Suspended
+        | Phase::Resuming
+        | Phase::Stopping
+        | Phase::Stopped
+        | Phase::Failed => unchanged(worker),
+    }
+}
+
+/// The next generation, wanted up, with no strike against it.
+fn launch(worker: &Worker, actions: Vec<Action>) -> (Worker, Vec<Action>) {
+    let next = Worker {
+        phase: Phase::Starting,
+        generation: worker.generation.next(),
+        goal: Goal::Up,
+        strikes: 0,
+        started_at: None,
+        ..worker.clone()
+    };
+    (next, actions)
+}
+
+fn enter(worker: &Worker, phase: Phase, actions: Vec<Action>) -> (Worker, Vec<Action>) {
+    (Worker { phase, ..worker.clone() }, actions)
+}
+
+fn unchanged(worker: &Worker) -> (Worker, Vec<Action>) {
+    (worker.clone(), vec![])
+}
+
+#[cfg(test)]
+#[path = "step_tests.rs"]
+mod tests;
