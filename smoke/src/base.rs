@@ -23,6 +23,7 @@ const PACKAGES: &[&str] = &[
     "netcat-openbsd",
     "conntrack",
     "sudo",
+    "bubblewrap",
 ];
 
 /// Rises when [`prepare`] changes, so that an old cache is not taken for a new one.

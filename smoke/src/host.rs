@@ -52,7 +52,9 @@ impl Host {
 
     /// `system install` with these arguments, from the release folder; it must succeed.
     pub fn install(&self, arguments: &str) -> Result {
-        self.root().run_within(Duration::from_secs(120), &format!("{RELEASE}/holdfast system install {arguments}"))?.ok()?;
+        self.root()
+            .run_within(Duration::from_secs(120), &format!("{RELEASE}/holdfast system install {arguments}"))?
+            .ok()?;
         Ok(())
     }
 
@@ -143,7 +145,8 @@ impl Drop for Host {
 impl Host {
     /// What the product said in the journal: printed when a scenario fails.
     fn show_journal(&self) {
-        let script = "journalctl --no-pager -o short-monotonic -u 'holdfast*' | tail -n 80; systemctl --failed --no-legend";
+        let script =
+            "journalctl --no-pager -o short-monotonic -u 'holdfast*' | tail -n 80; systemctl --failed --no-legend";
         if let Ok(output) = self.enter().args(["sh", "-c", script]).output() {
             eprintln!("--- journal of {} ---\n{}", self.name, String::from_utf8_lossy(&output.stdout));
         }
@@ -193,9 +196,9 @@ fn spawn(name: &str, root: &Path, groups: &[PathBuf]) -> Result<Child> {
 
 /// What is installed: `packaging/build --quick` makes it, `smoke/test` names it.
 fn release_folder() -> Result<PathBuf> {
-    let folder = std::env::var_os("HOLDFAST_RELEASE_FOLDER").map(PathBuf::from).unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/release")
-    });
+    let folder = std::env::var_os("HOLDFAST_RELEASE_FOLDER")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/release"));
     ensure!(
         folder.join("SHA256SUMS").is_file(),
         "{} is no release folder: make one with packaging/build --quick FOLDER, and name it in HOLDFAST_RELEASE_FOLDER",

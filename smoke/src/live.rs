@@ -80,6 +80,12 @@ impl Host {
         Ok(())
     }
 
+    /// How many processes run the shim's program.
+    pub fn shims(&self) -> Result<usize> {
+        let programs = self.root().run("readlink /proc/[0-9]*/exe")?.text();
+        Ok(programs.lines().filter(|program| program.contains("holdfast-shim")).count())
+    }
+
     /// A line of `/proc/PID/status`, without its name.
     pub fn status_line(&self, pid: u32, name: &str) -> Result<String> {
         let status = std::fs::read_to_string(self.path(&format!("/proc/{pid}/status")))?;

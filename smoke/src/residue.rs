@@ -38,7 +38,9 @@ impl Residue {
         let mut lines = Vec::new();
         for (name, now) in &self.0 {
             let then = before.0.get(name).context("both were taken alike")?;
-            lines.extend(now.iter().filter(|line| !then.contains(line)).map(|line| format!("{name}: left over: {line}")));
+            lines.extend(
+                now.iter().filter(|line| !then.contains(line)).map(|line| format!("{name}: left over: {line}")),
+            );
             lines.extend(then.iter().filter(|line| !now.contains(line)).map(|line| format!("{name}: missing: {line}")));
             if now.len() != then.len() {
                 lines.push(format!("{name}: {} lines, {} before", now.len(), then.len()));

@@ -8,7 +8,9 @@ use holdfast_smoke::{Outside, Result};
 fn a_fresh_host_boots_a_real_systemd_with_ordinary_users() -> Result {
     on_fresh(|host| {
         ensure!(host.root().run("cat /proc/1/comm")?.ok()?.text() == "systemd");
-        ensure!(host.alice().run("id -u; id -g; echo $HOME; pwd")?.ok()?.text() == "1000\n1000\n/home/alice\n/home/alice");
+        ensure!(
+            host.alice().run("id -u; id -g; echo $HOME; pwd")?.ok()?.text() == "1000\n1000\n/home/alice\n/home/alice"
+        );
         host.alice().run("sudo -n true")?.ok()?;
         ensure!(host.as_user("bob").run("sudo -n true")?.code != 0);
         // A worker's cage needs exactly this of the host.

@@ -2,7 +2,15 @@
 
 #![allow(missing_docs)]
 
+mod bad_input;
+mod cage;
+mod exits;
+mod fifty_workers;
 mod harness;
+mod install;
+mod leaks;
+mod main_job;
+mod threats;
 
 use holdfast_smoke::{Host, Result};
 

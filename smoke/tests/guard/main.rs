@@ -1,0 +1,7 @@
+//! What must stay so about the code itself. Needs neither root nor network.
+
+#![allow(missing_docs)]
+
+mod boundary;
+mod sources;
+mod tidy;

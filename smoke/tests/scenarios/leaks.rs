@@ -1,0 +1,212 @@
+//! What a launch makes is gone when its worker is gone, and a launch that fails makes nothing.
+
+use crate::on_installed;
+use anyhow::ensure;
+use holdfast_smoke::{HELPER, Host, LAUNCHER, Residue, Result, scaled, until};
+use std::time::Duration;
+
+/// The first launch makes what stays: the network's bridge, its rules, its hosts file.
+fn warmed_up(host: &Host) -> Result<Residue> {
+    host.alice().holdfast("run --rm -- true")?.ok()?;
+    host.alice().holdfast("run --rm --publish 9000:80 -- true")?.ok()?;
+    std::thread::sleep(Duration::from_millis(300));
+    Residue::take(host)
+}
+
+#[test]
+fn two_hundred_launches_and_stops_leave_the_host_as_before() -> Result {
+    on_installed(|host| {
+        let before = warmed_up(host)?;
+        let count = scaled(200);
+        let script = format!(
+            "for i in $(seq 1 {count}); do
+               holdfast run -d --name w$i --publish $((9000 + i)):80 -- sleep infinity >/dev/null || exit 1
+               [ $((i % 10)) = 0 ] || continue
+               for j in $(seq $((i - 9)) $i); do
+                 holdfast stop w$j >/dev/null || exit 2
+                 holdfast rm w$j >/dev/null || exit 3
+               done
+             done
+             holdfast rm -f $(holdfast ps -aq) 2>/dev/null; true"
+        );
+        host.alice().run_within(Duration::from_secs(300), &script)?.ok()?;
+        ensure!(host.alice().ps_all()?.is_empty());
+        Residue::must_become(host, &before)?;
+        println!("{count} launches and stops: descriptors, links, rules, namespaces, cgroups and files as before");
+        Ok(())
+    })
+}
+
+#[test]
+fn workers_that_end_while_everything_is_killed_leave_nothing() -> Result {
+    on_installed(|host| {
+        let alice = host.alice();
+        let before = warmed_up(host)?;
+        for round in 0..scaled(5) {
+            for i in 0..4 {
+                alice.run_worker(&format!("--name r{i} --publish {}:80 -- sleep 0.{i}", 9100 + i))?;
+            }
+            std::thread::sleep(Duration::from_millis(100 * u64::from(round)));
+            host.kill_mains(&holdfast_smoke::UNITS)?;
+            until("all have ended", Duration::from_secs(5), || Ok(alice.ps()?.is_empty()))?;
+            alice.remove_all()?;
+        }
+        Residue::must_become(host, &before)
+    })
+}
+
+/// A fault from outside in one step of a launch: the launch is refused, nothing of it is left, and with
+/// the fault gone the next launch works.
+fn fails_clean(
+    host: &Host,
+    step: &str,
+    words: &[&str],
+    arrange: impl FnOnce() -> Result,
+    undo: impl FnOnce() -> Result,
+) -> Result {
+    let before = warmed_up(host)?;
+    arrange()?;
+    let said = host
+        .alice()
+        .run_within(Duration::from_secs(30), "holdfast run -d --name broken --publish 9001:80 -- sleep infinity")?;
+    ensure!(said.code == 125, "{step}: the launch was to fail with 125\n{said}");
+    for word in words {
+        ensure!(said.stderr.contains(word), "{step}: the cause is not named ({word})\n{said}");
+    }
+    ensure!(host.alice().ps_all()?.is_empty(), "{step}: a refused launch is on record");
+    undo()?;
+    Residue::must_become(host, &before).map_err(|error| error.context(step.to_owned()))?;
+    host.alice().holdfast("run --rm --publish 9001:80 -- true")?.ok()?;
+    Ok(())
+}
+
+/// System calls of the launcher and its shim that make the cage, each failed by a seccomp filter that
+/// systemd sets from outside.
+#[test]
+fn a_launch_fails_clean_when_a_call_of_the_launcher_is_refused() -> Result {
+    on_installed(|host| {
+        let refused: &[(&str, &[&str])] = &[
+            ("clone3", &["user namespace"]),
+            ("move_mount", &[]),
+            ("open_tree", &[]),
+            ("fsopen", &[]),
+            ("pivot_root", &[]),
+            ("setns", &[]),
+            ("sethostname", &[]),
+            ("umount2", &[]),
+            ("seccomp", &[]),
+            ("capset", &[]),
+            ("setuid", &[]),
+        ];
+        for (call, words) in refused {
+            let before = warmed_up(host)?;
+            host.drop_in(LAUNCHER, &format!("SystemCallFilter=~{call}\nSystemCallErrorNumber=EPERM"))?;
+            // Where the launcher needs the call for itself it refuses to serve, which is as good.
+            let said =
+                host.alice().run_within(Duration::from_secs(30), "holdfast run -d --name broken -- sleep infinity")?;
+            if said.code == 0 {
+                println!("{call}: not needed by a launch");
+                host.alice().holdfast("rm -f broken")?.ok()?;
+            } else {
+                ensure!(said.code == 125, "{call}: the launch was to fail with 125\n{said}");
+                for word in *words {
+                    ensure!(said.stderr.contains(word), "{call}: the cause is not named ({word})\n{said}");
+                }
+                println!("{call}: {}", said.stderr.trim());
+            }
+            ensure!(host.alice().ps_all()?.is_empty(), "{call}: a refused launch is on record");
+            let _ = host.systemctl(&format!("reset-failed {LAUNCHER}"));
+            host.no_drop_in(LAUNCHER)?;
+            until("a launch works again", Duration::from_secs(5), || {
+                Ok(host.alice().holdfast("run --rm -- true")?.code == 0)
+            })?;
+            Residue::must_become(host, &before).map_err(|error| error.context(format!("after {call} was refused")))?;
+        }
+        Ok(())
+    })
+}
+
+/// The helper's netlink requests, each failed once by ptrace.
+#[test]
+fn a_launch_fails_clean_at_each_netlink_request_of_the_helper() -> Result {
+    on_installed(|host| {
+        let before = warmed_up(host)?;
+        let pid = host.main_pid(HELPER)?;
+        let mut failed = 0;
+        for nth in 1..=scaled(12) {
+            let strace = host.root().start(&format!(
+                "exec strace -f -q -o /dev/null -p {pid} -e trace=sendto,sendmsg -e inject=sendto,sendmsg:error=ENOBUFS:when={nth}"
+            ))?;
+            until(
+                "strace holds the helper",
+                Duration::from_secs(5),
+                || Ok(host.status_line(pid, "TracerPid")? != "0"),
+            )?;
+            let said = host.alice().run_within(
+                Duration::from_secs(30),
+                "holdfast run -d --name broken --publish 9001:80 -- sleep infinity",
+            )?;
+            host.root().run(&format!("kill -INT $(pgrep -x strace)"))?;
+            drop(strace);
+            until("strace let go", Duration::from_secs(5), || Ok(host.status_line(pid, "TracerPid")? == "0"))?;
+            match said.code {
+                0 => {
+                    host.alice().holdfast("rm -f broken")?.ok()?;
+                }
+                125 => failed += 1,
+                _ => anyhow::bail!("message {nth}: not a promised exit code\n{said}"),
+            }
+            let settled = until("nothing is on record", Duration::from_secs(3), || {
+                host.alice().remove_all()?;
+                Ok(host.alice().ps_all()?.is_empty())
+            });
+            settled?;
+            Residue::must_become(host, &before).map_err(|error| error.context(format!("message {nth} failed")))?;
+            ensure!(host.main_pid(HELPER)? == pid, "the helper did not survive the failure of message {nth}");
+        }
+        ensure!(failed > 0, "no injected failure reached a launch");
+        println!("{failed} launches failed at a message of the helper, nothing left");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_launch_fails_clean_without_nftables_or_room() -> Result {
+    on_installed(|host| {
+        fails_clean(
+            host,
+            "a foreign link has the bridge's way",
+            &[],
+            || host.drop_in(HELPER, "SystemCallFilter=~sendmsg sendto\nSystemCallErrorNumber=EPERM").or(Ok(())),
+            || {
+                let _ = host.systemctl(&format!("reset-failed {HELPER}"));
+                host.no_drop_in(HELPER)
+            },
+        )
+    })
+}
+
+/// Many descriptors of the helper are used up: it refuses, and recovers.
+#[test]
+fn a_launch_fails_clean_when_the_helper_has_no_descriptor_left() -> Result {
+    on_installed(|host| {
+        let before = warmed_up(host)?;
+        let pid = host.main_pid(HELPER)?;
+        let held = std::fs::read_dir(host.path(&format!("/proc/{pid}/fd")))?.count();
+        for spare in 0..scaled(6) as usize {
+            host.root().run(&format!("prlimit --pid {pid} --nofile={}:4096", held + spare))?.ok()?;
+            let said = host.alice().run_within(
+                Duration::from_secs(30),
+                "holdfast run -d --name tight --publish 9001:80 -- sleep infinity",
+            )?;
+            ensure!([0, 3, 125].contains(&said.code), "with {spare} descriptors to spare\n{said}");
+            host.root().run(&format!("prlimit --pid {pid} --nofile=4096:4096"))?.ok()?;
+            until("it serves again", Duration::from_secs(5), || {
+                host.alice().remove_all()?;
+                Ok(host.alice().ps_all()?.is_empty())
+            })?;
+        }
+        ensure!(host.main_pid(HELPER)? == pid, "the helper did not survive");
+        Residue::must_become(host, &before)
+    })
+}
