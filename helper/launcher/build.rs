@@ -76,7 +76,7 @@ fn filter() -> BpfProgram {
     // Limits of others: RLIMIT_FSIZE 0 on the shim would lose the record (DESIGN, 3).
     rules.insert(libc::SYS_prlimit64, vec![any_of(0, Ne, 0)]);
     // Typing into a terminal that somebody else reads (CVE-2017-5226 and its kin).
-    rules.insert(libc::SYS_ioctl, vec![any_of(1, Eq, libc::TIOCSTI), any_of(1, Eq, libc::TIOCLINUX as u64)]);
+    rules.insert(libc::SYS_ioctl, vec![any_of(1, Eq, libc::TIOCSTI), any_of(1, Eq, libc::TIOCLINUX)]);
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     let arch = arch.as_str().try_into().expect("an architecture that seccompiler knows");
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).expect("rules that do not contradict");

@@ -63,7 +63,7 @@ pub fn mount_setattr(
     propagation: libc::c_ulong,
 ) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: propagation as u64, userns_fd: 0 };
+    let attr = libc::mount_attr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
     // SAFETY: path is NUL-terminated and attr outlives the call, which only reads it.
     let done = unsafe {
         libc::syscall(
@@ -81,8 +81,7 @@ pub fn mount_setattr(
 /// Marks every descriptor from `first` on close-on-exec (close_range(2)).
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     // SAFETY: marks descriptors only; no owner loses one.
-    let done =
-        unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as u32) };
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -120,10 +119,32 @@ pub fn seccomp(filter: &[libc::sock_filter]) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives freed heap back to the kernel (malloc_trim(3)).
-pub fn trim_heap() {
+unsafe extern "C" {
+    // Set by the linker: the file-backed, never written part of this program (constants and code).
+    static __executable_start: u8;
+    static etext: u8;
+}
+
+/// Gives back to the kernel what an idle process does not need: freed heap, stack that was used once, and the pages
+/// of the program that it ran once. Code comes back from the page cache when it is called again.
+pub fn shrink() {
+    const PAGE: usize = 4096;
+    const STACK_ONCE_USED: usize = 64 * PAGE;
+    let drop_pages = |from: usize, to: usize| {
+        let (from, to) = (from.next_multiple_of(PAGE), to / PAGE * PAGE);
+        if from < to {
+            // SAFETY: of the two ranges below one is private file pages that are never written (they are read from
+            // the file again), the other is stack that no frame uses. What is not mapped is skipped with ENOMEM.
+            unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED) };
+        }
+    };
     // SAFETY: gives back only what is free.
     unsafe { libc::malloc_trim(0) };
+    drop_pages(&raw const __executable_start as usize, &raw const etext as usize);
+    let here = 0u8;
+    // Two pages below this frame are left for the call that follows and for what lies below the stack pointer.
+    let stack = &raw const here as usize;
+    drop_pages(stack.saturating_sub(STACK_ONCE_USED), stack.saturating_sub(2 * PAGE));
 }
 
 /// Pages for large reads, given back to the kernel between bursts.

@@ -64,7 +64,8 @@ pub struct Launcher {
     /// Highest seen: words of an earlier daemon are void.
     epoch: u64,
     sweep_at: Instant,
-    watchdog: Option<Duration>,
+    /// Half the time that the service manager allows, and when it is next told that all is well.
+    watchdog: Option<(Duration, Instant)>,
 }
 
 struct Launch {
@@ -95,7 +96,7 @@ impl Launcher {
             shims: HashMap::new(),
             epoch: 0,
             sweep_at: now,
-            watchdog: sd_notify::watchdog_enabled(),
+            watchdog: sd_notify::watchdog_enabled().map(|period| (period / 2, now)),
         })
     }
 
@@ -139,7 +140,7 @@ impl Launcher {
     }
 
     fn next_deadline(&self) -> Instant {
-        let watchdog = self.watchdog.map(|period| Instant::now() + period / 2);
+        let watchdog = self.watchdog.map(|(_, at)| at);
         let launches = self.launches.values().map(|launch| launch.deadline);
         launches.chain(self.line.due()).chain(watchdog).fold(self.sweep_at, Instant::min)
     }
@@ -156,7 +157,8 @@ impl Launcher {
             self.sweep_at = now + SWEEP;
             self.nursery.cgroups.sweep();
         }
-        if self.watchdog.is_some() {
+        if let Some((period, at)) = self.watchdog.filter(|(_, at)| *at <= now) {
+            self.watchdog = Some((period, at.max(now) + period));
             notify(sd_notify::NotifyState::Watchdog);
         }
         self.dial();

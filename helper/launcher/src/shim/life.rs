@@ -41,6 +41,7 @@ pub fn live(orders: Orders, places: Places, cage: Cage, wiring: &Wiring) {
         watchers: Watchers::new(orders.nonce),
         report: Report::Preparing { generation: orders.generation, version: holdfast_proto::VERSION.to_owned() },
         started_at_ns: 0,
+        finished_at_ns: None,
         identity: Identity { worker: orders.worker.clone(), generation: orders.generation, nonce: orders.nonce },
         places,
         log,
@@ -48,9 +49,8 @@ pub fn live(orders: Orders, places: Places, cage: Cage, wiring: &Wiring) {
     };
     let outcome = match life.start(&orders, &cage, wiring) {
         Ok(born) => {
-            // Neither is needed again, and an idle shim is to be small.
+            // None of it is needed again, and an idle shim is to be small.
             drop((orders, cage));
-            sys::trim_heap();
             life.watch(born)
         }
         Err(halt) => Outcome::NotStarted { code: halt.code, failure: halt.failure },
@@ -79,6 +79,8 @@ struct Life {
     /// What a watcher is told that comes now.
     report: Report,
     started_at_ns: i64,
+    /// When its first process was reaped.
+    finished_at_ns: Option<i64>,
 }
 
 /// One worker that has been forked.
@@ -104,20 +106,24 @@ impl Life {
             rustix::io::write(&self.places.hosts_append, line.as_bytes()).step("add to the hosts file")?;
         }
         self.started_at_ns = now_ns();
-        worker::fork(orders, cage, self.places.worker_cgroup.as_ref().map(|fd| fd.as_fd()))
+        let born = worker::fork(orders, cage, self.places.worker_cgroup.as_ref().map(|fd| fd.as_fd()))?;
+        // The shim has no further use for any; the worker gives up its own.
+        worker::give_up_capabilities().inspect_err(|_| kill(&born.pidfd))?;
+        Ok(born)
     }
 
     fn watch(&mut self, born: Born) -> Outcome {
         let Born { pid, pidfd, stdout, stderr, executed } = born;
         let (stdout, stderr, executed) = (Some(stdout), Some(stderr), Some(executed));
         let mut worker = Watched { pid, pidfd, stdout, stderr, executed, not_executed: None, status: None };
-        let mut quiet_at = None;
+        let mut quiet_at = Some(Instant::now() + QUIET);
         while worker.status.is_none() {
             let busy = self.turn(&mut worker, quiet_at);
             if busy {
                 quiet_at = Some(Instant::now() + QUIET);
             } else if quiet_at.is_some_and(|at| at <= Instant::now()) {
                 self.log.rest();
+                sys::shrink();
                 quiet_at = None;
             }
         }
@@ -192,7 +198,10 @@ impl Life {
     fn reap(&mut self, worker: &mut Watched) -> Reaped {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == worker.pid => worker.status = Some(status),
+                Ok(Some((pid, status))) if pid.as_raw_nonzero().get() == worker.pid => {
+                    worker.status = Some(status);
+                    self.finished_at_ns = Some(now_ns());
+                }
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => return Reaped::SomeLive,
                 Err(_) => return Reaped::NoneLeft,
@@ -230,7 +239,7 @@ impl Life {
             generation: self.identity.generation,
             nonce: self.identity.nonce,
             started_at_ns: if matches!(outcome, Outcome::NotStarted { .. }) { 0 } else { self.started_at_ns },
-            finished_at_ns: now_ns(),
+            finished_at_ns: self.finished_at_ns.unwrap_or_else(now_ns),
             outcome,
             user_us: micros(usage.map(|usage| usage.user_time())),
             system_us: micros(usage.map(|usage| usage.system_time())),
@@ -241,8 +250,16 @@ impl Life {
         };
         self.places.remove_cgroup();
         self.places.leave(&record);
-        self.watchers.tell(&Report::Ended(record), None);
+        let report = Report::Ended(record);
+        self.watchers.tell(&report, None);
+        // Those that dialled in the last moment.
+        self.watchers.accept(&self.places.listener);
+        self.watchers.hear(&report, None);
     }
+}
+
+fn kill(pidfd: &OwnedFd) {
+    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
 }
 
 #[derive(PartialEq, Eq)]

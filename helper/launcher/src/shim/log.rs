@@ -108,7 +108,7 @@ impl Log {
         (self.totals.offset, first.offset + self.totals.dropped.saturating_sub(first.dropped))
     }
 
-    /// Gives the memory of a burst back. True: there was some.
+    /// Gives the memory of a burst back.
     pub fn rest(&mut self) {
         if self.scratch.is_touched() {
             self.scratch.release();
@@ -133,7 +133,10 @@ impl Log {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let name = segment_name(number);
         let Ok(file) = rustix::fs::openat(&self.dir, &name, flags, Mode::RUSR | Mode::WUSR) else { return };
-        let header = SegmentHeader { offset: self.totals.offset, dropped: self.totals.dropped }.encode();
+        // What a gap will say in this segment does not come before it.
+        let before = |total: u64| total.saturating_sub(self.gap);
+        let header =
+            SegmentHeader { offset: before(self.totals.offset), dropped: before(self.totals.dropped) }.encode();
         match rustix::io::pwrite(&file, &header, 0) {
             Ok(SEGMENT_HEADER_BYTES) => {
                 self.segment = Some(Segment { file, len: SEGMENT_HEADER_BYTES as u64 });

@@ -89,7 +89,7 @@ fn run(orders: &Orders, cage: &Cage, standard: [&OwnedFd; 3]) -> Result<Infallib
 }
 
 /// For good: nothing is inheritable, nothing can be gained by exec.
-fn give_up_capabilities() -> Result<(), Halt> {
+pub fn give_up_capabilities() -> Result<(), Halt> {
     rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
     rustix::thread::clear_ambient_capability_set().step("ambient capabilities")?;
     // Up to the kernel's last one, which may be later than the last that has a name here.
