@@ -129,6 +129,19 @@ impl Host {
     }
 }
 
+impl Host {
+    /// Powers the host off as its administrator would, and says how long that took.
+    pub fn power_off(mut self, deadline: Duration) -> Result<Duration> {
+        let began = Instant::now();
+        self.root().run("systemctl poweroff")?;
+        while self.nspawn.try_wait()?.is_none() {
+            ensure!(began.elapsed() < deadline, "not off within {} s:\n{}", deadline.as_secs(), self.console());
+            sleep(Duration::from_millis(50));
+        }
+        Ok(began.elapsed())
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         if std::thread::panicking() || std::env::var_os("HOLDFAST_SMOKE_JOURNAL").is_some() {

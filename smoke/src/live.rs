@@ -14,6 +14,17 @@ pub const LAUNCHER: &str = "holdfast-launcher@alice.service";
 /// All three.
 pub const UNITS: [&str; 3] = [HELPER, DAEMON, LAUNCHER];
 
+/// While this file is there, units that [`Host::keep_down`] was told stay down.
+const DOWN: &str = "/run/smoke-down";
+
+fn socket_of(unit: &str) -> Option<&'static str> {
+    match unit {
+        HELPER => Some("holdfast-helper.socket"),
+        DAEMON => Some("holdfastd@alice.socket"),
+        _ => None,
+    }
+}
+
 /// Asks until it is so; past the deadline the last answer is the failure.
 pub fn until(what: &str, deadline: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let began = Instant::now();
@@ -57,26 +68,37 @@ impl Host {
         Ok(())
     }
 
-    /// Stops units for good, also their sockets, so that a connection does not start them again.
+    /// Crashes the mains of these units and keeps them down, with their sockets, until [`Host::bring_up`].
+    /// (A condition in a drop-in: a runtime mask has no force over a unit file in /etc.)
     pub fn keep_down(&self, units: &[&str]) -> Result {
         for unit in units {
-            self.systemctl(&format!("mask --runtime {unit}"))?;
+            let drop_in = format!("/run/systemd/system/{unit}.d");
+            self.root().run(&format!("touch {DOWN} && mkdir -p {drop_in}"))?.ok()?;
+            let condition = format!("[Unit]\nConditionPathExists=!{DOWN}\n");
+            self.root().feed(&format!("cat > {drop_in}/down.conf"), condition.as_bytes())?.ok()?;
         }
+        self.systemctl("daemon-reload")?;
+        self.kill_mains(units)?;
         let all = units.join(" ");
-        // A masked unit cannot start again; its main is killed as a crash would.
-        self.systemctl(&format!("kill --kill-who=main --signal=KILL {all}"))?;
         until("the units are down", Duration::from_secs(10), || {
-            Ok(self.root().run(&format!("systemctl is-active {all}"))?.text().lines().all(|state| state != "active"))
+            let states = self.root().run(&format!("systemctl is-active {all}"))?.text();
+            Ok(states.lines().all(|state| ["inactive", "failed"].contains(&state)))
         })?;
+        for socket in units.iter().filter_map(|unit| socket_of(unit)) {
+            self.systemctl(&format!("stop {socket}"))?;
+        }
         Ok(())
     }
 
     /// Undoes [`Host::keep_down`].
     pub fn bring_up(&self, units: &[&str]) -> Result {
-        let all = units.join(" ");
-        self.systemctl(&format!("unmask --runtime {all}"))?;
-        self.systemctl(&format!("reset-failed {all}"))?;
-        self.systemctl(&format!("start {all}"))?;
+        self.root().run(&format!("rm {DOWN}"))?.ok()?;
+        // What is not loaded any more has no failure to forget.
+        let _ = self.root().run("systemctl reset-failed 'holdfast*'")?;
+        for socket in units.iter().filter_map(|unit| socket_of(unit)) {
+            self.systemctl(&format!("start {socket}"))?;
+        }
+        self.systemctl(&format!("start {}", units.join(" ")))?;
         Ok(())
     }
 

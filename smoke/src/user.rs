@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long a command may take where the scenario says nothing else.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What a stream brings, as it comes.
+type Pieces = mpsc::Receiver<Vec<u8>>;
+
 /// One user of a container; commands run in its login environment and home.
 #[derive(Clone, Copy)]
 pub struct User<'h> {
@@ -25,7 +28,7 @@ pub struct Running {
     command: String,
     child: Child,
     began: Instant,
-    streams: Option<(mpsc::Receiver<Vec<u8>>, mpsc::Receiver<Vec<u8>>)>,
+    streams: Option<(Pieces, Pieces)>,
 }
 
 impl<'h> User<'h> {
@@ -131,7 +134,7 @@ impl Drop for Running {
 }
 
 /// Reads a stream in pieces, so that nothing is lost when it never ends.
-fn collect(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+fn collect(mut stream: impl Read + Send + 'static) -> Pieces {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
@@ -144,7 +147,7 @@ fn collect(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-fn gather(pieces: &mpsc::Receiver<Vec<u8>>) -> Vec<u8> {
+fn gather(pieces: &Pieces) -> Vec<u8> {
     let mut all = Vec::new();
     while let Ok(piece) = pieces.recv_timeout(Duration::from_secs(1)) {
         all.extend(piece);

@@ -149,15 +149,14 @@ fn a_database_of_a_newer_version_is_refused_and_untouched() -> Result {
         };
         host.keep_down(&[DAEMON])?;
         let version = set_version("9999")?.ok()?.text();
-        host.systemctl(&format!("unmask --runtime {DAEMON}"))?;
+        host.root().run("rm /run/smoke-down")?.ok()?;
         let since = host.root().run("date +%s.%N")?.text();
         let _ = host.root().run(&format!("timeout 10 systemctl start {DAEMON}"))?;
         let said = host.root().run(&format!("journalctl --no-pager --since @{since} -o cat -u {DAEMON}"))?;
         ensure!(said.text().contains("9999") && said.text().contains("newer"), "{said}");
-        host.root().run(&format!("systemctl stop {DAEMON}"))?;
+        host.root().run(&format!("touch /run/smoke-down; systemctl stop {DAEMON}"))?;
         ensure!(set_version(&version)?.ok()?.text() == "9999", "the refused database was changed");
-        let _ = host.systemctl(&format!("reset-failed {DAEMON}"));
-        host.systemctl(&format!("start {DAEMON}"))?;
+        host.bring_up(&[DAEMON])?;
         census.must_hold(host, "a refused database")?;
         Ok(())
     })

@@ -146,7 +146,7 @@ fn a_launch_fails_clean_at_each_netlink_request_of_the_helper() -> Result {
                 Duration::from_secs(30),
                 "holdfast run -d --name broken --publish 9001:80 -- sleep infinity",
             )?;
-            host.root().run(&format!("kill -INT $(pgrep -x strace)"))?;
+            host.root().run("kill -INT $(pgrep -x strace)")?;
             drop(strace);
             until("strace let go", Duration::from_secs(5), || Ok(host.status_line(pid, "TracerPid")? == "0"))?;
             match said.code {

@@ -10,6 +10,8 @@ mod harness;
 mod install;
 mod leaks;
 mod main_job;
+mod power;
+mod session;
 mod threats;
 
 use holdfast_smoke::{Host, Result};

@@ -156,6 +156,64 @@ print(\"interp\" if any(struct.unpack_from(\"<I\", d, o + i * s)[0] == 3 for i i
 }
 
 #[test]
+fn t15_no_link_is_pushed_into_a_namespace_that_is_not_the_owners() -> Result {
+    on_installed(|host| {
+        host.alice().holdfast("run --rm -- true")?.ok()?;
+        let bobs = host.as_user("bob").start("exec unshare --user --map-root-user --net sleep 300")?;
+        let find = "pgrep -u bob -x sleep";
+        until("bob has a namespace", Duration::from_secs(5), || Ok(host.root().run(find)?.code == 0))?;
+        let bob = host.root().run(find)?.text();
+        let links = || {
+            host.root()
+                .run(&format!("ip -d -o link; nsenter -t {bob} -n ip -o link; nft -s list ruleset"))
+                .map(|output| output.text())
+        };
+        host.keep_down(&[LAUNCHER])?;
+        let before = links()?;
+        for answer in [
+            "host-netns",
+            "foreign-netns",
+            "user-namespace",
+            "mount-namespace",
+            "plain-file",
+            "socket",
+            "one-descriptor",
+            "many-descriptors",
+            "no-descriptors",
+            "other-seq",
+            "garbage",
+            "too-long",
+            "silence",
+        ] {
+            let other = if answer == "foreign-netns" { bob.as_str() } else { "self" };
+            let program = include_str!("probes/hostile_launcher.py");
+            host.root().feed("cat > /root/hostile.py", program.as_bytes())?.ok()?;
+            let hostile =
+                host.root().start(&format!("exec python3 /root/hostile.py 1000 holdfast {answer} {other}"))?;
+            until("it has dialled", Duration::from_secs(5), || {
+                Ok(host.root().run("ss -Hxp | grep -c 'python3.*'")?.text() != "0")
+            })?;
+            std::thread::sleep(Duration::from_millis(100));
+            let said = host
+                .alice()
+                .run_within(Duration::from_secs(40), "holdfast run -d --name no --publish 8080:80 -- sleep infinity")?;
+            ensure!(said.code == 125, "{answer}: the launch was to fail with 125\n{said}");
+            let heard = hostile.wait_within(Duration::from_secs(20))?;
+            ensure!(heard.text().starts_with("dialled") && !heard.text().contains("released"), "{answer}\n{heard}");
+            println!("{answer}: {}; {}", heard.text().replace('\n', ", "), said.stderr.trim());
+            until("nothing is left", Duration::from_secs(5), || Ok(links()? == before))
+                .with_context(|| format!("{answer}: {}", links().unwrap_or_default()))?;
+        }
+        drop(bobs);
+        host.bring_up(&[LAUNCHER])?;
+        until("launches work again", Duration::from_secs(5), || {
+            Ok(host.alice().holdfast("run --rm -- true")?.code == 0)
+        })?;
+        Ok(())
+    })
+}
+
+#[test]
 fn t17_links_that_are_not_ours_stay() -> Result {
     on_installed(|host| {
         let make = "ip link add hf0123456789 type veth peer name eth0 && ip link add docker0 type bridge && ip link add hfbr9 type bridge";
