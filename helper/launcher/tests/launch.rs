@@ -10,7 +10,10 @@ use holdfast_launcher::output::Stream;
 use holdfast_launcher::record::Outcome;
 use stage::{Stage, Watch, output, record, segments, wait_gone};
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -236,6 +239,122 @@ fn a_launch_that_is_not_released_is_undone() {
     assert!(matches!(stage.hear().0, FromLauncher::Prepared { .. }));
     stage.ask_prepare(&stage.orders(&["/bin/true"]), 8);
     assert!(matches!(stage.hear().0, FromLauncher::Failed { failure, .. } if failure.errno == libc::ESTALE));
+}
+
+#[test]
+fn workers_sit_in_cgroups_of_their_own_which_go_with_them() {
+    let Some((mut stage, cgroup)) = Stage::set_delegated("cgroups") else { return };
+    assert_eq!(cgroup.members("launcher"), [stage.launcher_pid()]);
+    let orders = stage.orders(&["sh", "-c", "grep ^0:: /proc/self/cgroup; sleep 1"]);
+    let prepared = stage.launch(&orders);
+    let name = format!("w-{}", orders.worker);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(cgroup.members(&format!("{name}/shim")), [prepared.shim_pid]);
+    assert!(!cgroup.members(&format!("{name}/worker")).is_empty());
+    // A launcher that comes back finds a live worker below the cgroup that it divides.
+    stage.kill_launcher();
+    stage.restart_launcher();
+    let (_, out) = stage.sh("grep ^0:: /proc/self/cgroup");
+    assert_eq!(out, "0::/\n");
+    assert!(cgroup.workers().contains(&name));
+    wait_gone(&prepared.pidfd);
+    assert_eq!(output(&orders, Stream::Stdout), b"0::/\n");
+    // Its shim was no child of this launcher: the sweep takes it, at the latest at the next start.
+    stage.kill_launcher();
+    stage.restart_launcher();
+    await_true(|| cgroup.workers().is_empty());
+    let paused = stage.prepare(&stage.orders(&["/bin/true"]));
+    stage.kill_launcher();
+    wait_gone(&paused.pidfd);
+    stage.restart_launcher();
+    await_true(|| cgroup.workers().is_empty());
+}
+
+#[test]
+fn link_is_wired_and_the_worker_s_own_name_resolves_at_once() {
+    let Some(stage) = Stage::set("wiring") else { return };
+    let orders =
+        stage.orders(&["sh", "-c", "ip -o addr show eth0; ip route; cat /etc/hosts; cat /sys/class/net/lo/flags"]);
+    let prepared = stage.prepare(&orders);
+    let netns = format!("--net=/proc/{}/fd/{}", std::process::id(), prepared.netns.as_raw_fd());
+    for words in ["link add eth0 type veth peer name far", "link set far up"] {
+        let made = Command::new("nsenter").args([&netns, "ip"]).args(words.split(' ')).status().unwrap();
+        assert!(made.success());
+    }
+    let wiring = Wiring {
+        link: "eth0".to_owned(),
+        addresses: vec![("10.88.0.9".parse().unwrap(), 22), ("fd00:88::9".parse().unwrap(), 64)],
+        gateways: vec!["10.88.0.1".parse().unwrap(), "fd00:88::1".parse().unwrap()],
+    };
+    stage.release(&prepared, wiring);
+    wait_gone(&prepared.pidfd);
+    assert_eq!(record(&orders).outcome, Outcome::Code(1), "cat of a file in the empty /sys");
+    let out = String::from_utf8(output(&orders, Stream::Stdout)).unwrap();
+    for part in ["inet 10.88.0.9/22", "inet6 fd00:88::9/64", "default via 10.88.0.1 dev eth0"] {
+        assert!(out.contains(part), "{out}");
+    }
+    assert!(out.ends_with("127.0.0.1\tlocalhost\n10.88.0.9\tweb-1\nfd00:88::9\tweb-1\n"), "{out}");
+    // A link that is not there: the worker is not executed, and the record says why.
+    let orders = stage.orders(&["/bin/true"]);
+    let prepared = stage.prepare(&orders);
+    stage.release(&prepared, Wiring { link: "eth0".to_owned(), ..Wiring::default() });
+    let Outcome::NotStarted { code: 125, failure } = record(&orders).outcome else { panic!("executed unwired") };
+    assert_eq!((failure.step.as_str(), failure.errno), ("link eth0", libc::ENODEV));
+}
+
+#[test]
+fn full_disk_costs_output_but_never_the_record_or_the_worker() {
+    let Some(stage) = Stage::set("full disk") else { return };
+    let mut orders = stage.orders(&["sh", "-c", "head -c 1M /dev/zero; echo done > /tmp/x; cat /tmp/x >&2; exit 7"]);
+    let small = Small::mount(&orders.state_dir, stage.uid);
+    let record = stage.run(&orders);
+    assert_eq!(record.outcome, Outcome::Code(7));
+    let kept: usize = output(&orders, Stream::Stdout).len() + output(&orders, Stream::Stderr).len();
+    assert!(kept > 64 << 10 && kept < 256 << 10, "{kept}");
+    assert_eq!(record.log_bytes, (1 << 20) + 5);
+    assert_eq!(record.log_dropped_bytes, record.log_bytes - kept as u64);
+    // With room again, the gap is said before what comes next.
+    small.grow();
+    orders.generation = 2;
+    orders.argv = vec!["echo".into(), "more".into()];
+    stage.run(&orders);
+    assert!(output(&orders, Stream::Stdout).ends_with(b"more\n"));
+}
+
+/// A file system that is soon full.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn mount(path: &'a Path, uid: u32) -> Self {
+        let options = format!("size=256k,mode=0700,uid={uid},gid={uid}");
+        assert!(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &options, "hf-small"])
+                .arg(path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        Self(path)
+    }
+
+    fn grow(&self) {
+        assert!(Command::new("mount").args(["-o", "remount,size=4m"]).arg(self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+fn await_true(condition: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(5);
+    while !condition() {
+        assert!(Instant::now() < until, "not in time");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

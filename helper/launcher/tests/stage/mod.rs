@@ -22,7 +22,6 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -42,6 +41,7 @@ fn programs() -> PathBuf {
 pub struct Stage {
     pub root: tempfile::TempDir,
     pub uid: u32,
+    cgroup: Option<PathBuf>,
     listener: OwnedFd,
     launcher: Child,
     pub line: OwnedFd,
@@ -59,6 +59,24 @@ pub struct Prepared {
 impl Stage {
     /// `None`, with the reason, where this cannot be tried.
     pub fn set(test: &str) -> Option<Self> {
+        Self::set_in(test, None)
+    }
+
+    /// The same with a launcher that starts in a cgroup that is its own, as a unit with `Delegate=yes` has it.
+    pub fn set_delegated(test: &str) -> Option<(Self, Delegated)> {
+        let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+            .into_iter()
+            .find(|mount| rustix::process::geteuid().is_root() && Path::new(mount).join("cgroup.procs").exists());
+        let Some(mount) = mount else {
+            println!("SKIP {test}: needs root and cgroup v2");
+            return None;
+        };
+        let cgroup = Delegated(Path::new(mount).join(format!("hf-stage-{}", std::process::id())));
+        fs::create_dir(&cgroup.0).unwrap();
+        Some((Self::set_in(test, Some(&cgroup))?, cgroup))
+    }
+
+    fn set_in(test: &str, cgroup: Option<&Delegated>) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("SKIP {test}: needs root, to run the launcher as another uid");
             return None;
@@ -80,9 +98,13 @@ impl Stage {
         rustix::net::bind(&listener, &SocketAddrUnix::new(&socket).unwrap()).unwrap();
         rustix::net::listen(&listener, 4).unwrap();
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
-        let launcher = start_launcher(root.path(), uid);
+        if let Some(cgroup) = cgroup {
+            cgroup.give_to(uid);
+        }
+        let cgroup = cgroup.map(|cgroup| cgroup.0.clone());
+        let launcher = start_launcher(root.path(), uid, cgroup.as_deref());
         let line = accept(&listener);
-        let stage = Self { root, uid, listener, launcher, line, seq: AtomicU64::new(1) };
+        let stage = Self { root, uid, cgroup, listener, launcher, line, seq: AtomicU64::new(1) };
         assert!(matches!(stage.hear().0, FromLauncher::Dial { .. }));
         Some(stage)
     }
@@ -200,7 +222,7 @@ impl Stage {
 
     /// Starts another launcher, whether or not the last one is there, and takes its call.
     pub fn restart_launcher(&mut self) {
-        let new = start_launcher(self.root.path(), self.uid);
+        let new = start_launcher(self.root.path(), self.uid, self.cgroup.as_deref());
         let mut old = std::mem::replace(&mut self.launcher, new);
         self.line = accept(&self.listener);
         assert!(matches!(self.hear().0, FromLauncher::Dial { .. }));
@@ -229,21 +251,52 @@ impl Drop for Stage {
     }
 }
 
-fn start_launcher(root: &Path, uid: u32) -> Child {
-    let mut command = Command::new(programs().join("holdfast-launcher"));
-    command.args(["--owner", OWNER, "--root"]).arg(root).env_clear().stdin(Stdio::null());
-    command.uid(uid).gid(uid).groups_cleared().spawn().unwrap()
-}
+/// A cgroup given to a stage's owner; empty and removed at the end.
+pub struct Delegated(pub PathBuf);
 
-trait Groups {
-    fn groups_cleared(&mut self) -> &mut Self;
-}
-
-impl Groups for Command {
-    /// std drops root's supplementary groups with the uid by itself (setgroups(0) before setuid).
-    fn groups_cleared(&mut self) -> &mut Self {
-        self
+impl Delegated {
+    fn give_to(&self, uid: u32) {
+        for path in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(self.0.join(path), Some(uid), Some(uid)).unwrap();
+        }
     }
+
+    /// Names of the workers' cgroups.
+    pub fn workers(&self) -> Vec<String> {
+        let names = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("w-")).collect()
+    }
+
+    /// The processes in one cgroup below it.
+    pub fn members(&self, path: &str) -> Vec<u32> {
+        let text = fs::read_to_string(self.0.join(path).join("cgroup.procs")).unwrap();
+        text.lines().map(|line| line.parse().unwrap()).collect()
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for _ in 0..100 {
+            let _ = fs::remove_dir(self.0.join("launcher"));
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("left behind: {:?}", self.0);
+    }
+}
+
+/// By setpriv, so that root puts it into its cgroup first; the cgroup's root, where systemd starts a unit's main.
+fn start_launcher(root: &Path, uid: u32, cgroup: Option<&Path>) -> Child {
+    let enter = cgroup.map_or(String::new(), |cgroup| format!("echo 0 > {}/cgroup.procs && ", cgroup.display()));
+    let program = programs().join("holdfast-launcher");
+    let script = format!(
+        "{enter}exec setpriv --reuid {uid} --regid {uid} --clear-groups {} --owner {OWNER} --root {}",
+        program.display(),
+        root.display()
+    );
+    Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap()
 }
 
 fn own(path: &Path, uid: u32, mode: u32) {
