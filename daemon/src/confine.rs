@@ -28,7 +28,9 @@ pub enum ConfineError {
     #[error("the owner is root: workers belong to an ordinary user; give --owner another login name")]
     RootOwner,
     /// Started as somebody else.
-    #[error("started as uid {uid} (effective {effective}), but {owner} is uid {expected}: start it by its unit or by `holdfast session start`")]
+    #[error(
+        "started as uid {uid} (effective {effective}), but {owner} is uid {expected}: start it by its unit or by `holdfast session start`"
+    )]
     Uid {
         /// Real.
         uid: u32,
@@ -164,9 +166,11 @@ pub fn verify() -> Result<(), ConfineError> {
     }
     match dumpable_behavior().map_err(io::Error::from).map_err(step("reading the dumpable attribute"))? {
         DumpableBehavior::NotDumpable => Ok(()),
-        other => {
-            Err(ConfineError::NotTaken { what: "dumpable".into(), found: format!("{other:?}"), expected: "NotDumpable" })
-        }
+        other => Err(ConfineError::NotTaken {
+            what: "dumpable".into(),
+            found: format!("{other:?}"),
+            expected: "NotDumpable",
+        }),
     }
 }
 
@@ -295,7 +299,8 @@ const ALLOWED_OLDER: &[i64] = &[
 const ALLOWED_OLDER: &[i64] = &[];
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().chain(ALLOWED_OLDER).map(|call| (*call, vec![])).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().chain(ALLOWED_OLDER).map(|call| (*call, vec![])).collect();
     let dword = SeccompCmpArgLen::Dword;
     let only = |argument: u8, op: SeccompCmpOp, value: u64| {
         let condition = SeccompCondition::new(argument, dword.clone(), op, value)?;
@@ -336,7 +341,9 @@ mod tests {
     #[test]
     fn the_filter_allows_no_way_to_another_program_or_thread() {
         filter().unwrap();
-        for call in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_clone, libc::SYS_clone3, libc::SYS_ptrace, libc::SYS_kill] {
+        for call in
+            [libc::SYS_execve, libc::SYS_execveat, libc::SYS_clone, libc::SYS_clone3, libc::SYS_ptrace, libc::SYS_kill]
+        {
             assert!(!ALLOWED.contains(&call) && !ALLOWED_OLDER.contains(&call));
         }
     }

@@ -1,12 +1,12 @@
 //! The daemon's end of the helper's contract: launches, detaches, the fence. Every wait has a deadline.
 
+use holdfast_proto::MESSAGE_BYTES_MAX;
 use holdfast_proto::helper::helper_client::HelperClient;
 use holdfast_proto::helper::{
     AttachedRequest, Attachment, DetachRequest, FenceRequest, HealthReply, HealthRequest, LaunchReply, LaunchRequest,
 };
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::{Epoch, Generation, WorkerId};
-use holdfast_proto::MESSAGE_BYTES_MAX;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -7,14 +7,13 @@ use holdfast_launcher::output::{
     PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, segment_name,
     segment_number,
 };
-use rustix::fd::OwnedFd;
 use rustix::fs::inotify;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 /// Bytes read at once; holds at least one whole record.
 const BLOCK_BYTES: usize = 2 * (PAYLOAD_BYTES_MAX + RECORD_HEADER_BYTES);
@@ -134,8 +133,7 @@ impl Reader {
 pub fn figures(log_dir: &Path) -> io::Result<Figures> {
     let numbers = numbers(log_dir)?;
     let (Some(&first), Some(&last)) = (numbers.first(), numbers.last()) else { return Ok(Figures::default()) };
-    let (Some((_, first)), Some((mut segment, last))) =
-        (Segment::open(log_dir, first)?, Segment::open(log_dir, last)?)
+    let (Some((_, first)), Some((mut segment, last))) = (Segment::open(log_dir, first)?, Segment::open(log_dir, last)?)
     else {
         return Ok(Figures::default());
     };
@@ -297,7 +295,8 @@ fn read_full(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
 /// Wakes a follower when the files change. Made before the first read, so that no change is missed.
 #[derive(Debug)]
 pub struct Follow {
-    inotify: Option<AsyncFd<OwnedFd>>,
+    /// No pipe, but read and waited for like one.
+    inotify: Option<pipe::Receiver>,
 }
 
 impl Follow {
@@ -307,7 +306,7 @@ impl Follow {
             let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::ONLYDIR;
             inotify::add_watch(&fd, log_dir, flags).map(|_| fd)
         });
-        let inotify = watched.map_err(io::Error::from).and_then(|fd| AsyncFd::register(fd).map_err(io::Error::from));
+        let inotify = watched.map_err(io::Error::from).and_then(pipe::Receiver::from_owned_fd_unchecked);
         if let Err(error) = &inotify {
             tracing::debug!(%error, "following by time, not by inotify");
         }
@@ -317,10 +316,11 @@ impl Follow {
     /// Answers when something may have changed. Cancel-safe.
     pub async fn changed(&self) {
         let Some(inotify) = &self.inotify else { return tokio::time::sleep(LOOK_EVERY).await };
-        let Ok(mut ready) = inotify.readable().await else { return tokio::time::sleep(LOOK_EVERY).await };
+        if inotify.readable().await.is_err() {
+            return tokio::time::sleep(LOOK_EVERY).await;
+        }
         let mut events = [0; 4096];
-        while rustix::io::read(ready.get_inner(), &mut events).is_ok_and(|len| len > 0) {}
-        ready.clear_ready();
+        while inotify.try_read(&mut events).is_ok_and(|len| len > 0) {}
     }
 }
 

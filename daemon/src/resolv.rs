@@ -34,7 +34,9 @@ fn reachable(text: &str) -> String {
 fn is_loopback_server(line: &str) -> bool {
     server(line).is_some_and(|ip| match ip {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_unspecified(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.is_unspecified() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
+        }
     })
 }
 

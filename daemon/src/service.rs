@@ -116,8 +116,7 @@ impl Daemon for Service {
     async fn list(&self, request: Request<ListRequest>) -> Answered<ListReply> {
         let all = request.into_inner().all;
         let views = self.shared.entries().into_iter().map(|entry| entry.view());
-        let mut workers: Vec<_> =
-            views.filter(|view| all || view.phase.is_live()).map(|view| view.worker).collect();
+        let mut workers: Vec<_> = views.filter(|view| all || view.phase.is_live()).map(|view| view.worker).collect();
         workers.sort_by_key(|worker| worker.created_at);
         Ok(Response::new(ListReply { workers }))
     }
@@ -125,7 +124,8 @@ impl Daemon for Service {
     async fn inspect(&self, request: Request<InspectRequest>) -> Answered<InspectReply> {
         let entry = self.shared.find(&request.into_inner().worker)?;
         let view = entry.view();
-        let history = self.shared.store.history(entry.id).await.map_err(|error| crate::supervisor::not_recorded(&error))?;
+        let history =
+            self.shared.store.history(entry.id).await.map_err(|error| crate::supervisor::not_recorded(&error))?;
         let figures = output::figures(&self.shared.log_dir(entry.id)).unwrap_or_default();
         let note = |note: crate::store::HistoryRow| HistoryEntry {
             time: note.time.0,
@@ -293,4 +293,3 @@ async fn programs(shared: &Shared) -> Vec<ProgramStatus> {
     };
     vec![helper, launcher]
 }
-

@@ -17,7 +17,8 @@ use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
 
 /// How long a shim may take to say its first word.
 pub const FIRST_WORD: Duration = Duration::from_secs(5);
@@ -96,7 +97,8 @@ pub enum Word {
 /// A connection to one shim.
 #[derive(Debug)]
 pub struct Shim {
-    socket: AsyncFd<OwnedFd>,
+    /// A seqpacket socket; tokio has the same readiness for it as for a stream.
+    socket: UnixStream,
     /// The shim's host pid as the kernel gives it, for people.
     pub pid: u32,
 }
@@ -117,24 +119,25 @@ impl Shim {
             Err(errno) => return Err(errno.into()),
         }
         let pid = rustix::net::sockopt::socket_peercred(&socket).map_or(0, |peer| peer.pid.as_raw_nonzero().get());
-        Ok(Self { socket: AsyncFd::register(socket).map_err(io::Error::from)?, pid: u32::try_from(pid).unwrap_or(0) })
+        Ok(Self { socket: UnixStream::from_std(socket.into())?, pid: u32::try_from(pid).unwrap_or(0) })
     }
 
     /// The next word about `generation`. Cancel-safe.
     pub async fn next(&mut self, generation: u64) -> Result<Word, ShimError> {
         loop {
-            let mut ready = self.socket.readable().await?;
-            match receive(ready.get_inner().as_fd()) {
+            self.socket.readable().await?;
+            match self.socket.try_io(Interest::READABLE, || Ok(receive(self.socket.as_fd())?)) {
                 Ok((bytes, _)) if bytes.is_empty() => return Ok(Word::Gone),
                 Ok((bytes, descriptor)) => {
                     if let Some(word) = word(Report::decode(&bytes)?, descriptor, generation)? {
                         return Ok(word);
                     }
                 }
-                Err(Errno::AGAIN) => ready.clear_ready(),
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(Word::Gone),
-                Err(errno) => return Err(errno.into()),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::ConnectionReset => return Ok(Word::Gone),
+                    _ => return Err(error.into()),
+                },
             }
         }
     }

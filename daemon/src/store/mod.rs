@@ -35,7 +35,9 @@ pub enum StoreError {
         known: i64,
     },
     /// Not a database of ours, or damaged.
-    #[error("the database {path} cannot be read: {why}; move it away to start with an empty one (workers go on running)")]
+    #[error(
+        "the database {path} cannot be read: {why}; move it away to start with an empty one (workers go on running)"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,

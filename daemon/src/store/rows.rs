@@ -157,8 +157,8 @@ fn end(transaction: &Transaction<'_>, row: &EndRow) -> Result<(), StoreError> {
         End::NotStarted(code) => ("not-started", code),
         End::Lost => ("lost", 0),
     };
-    let mut statement = transaction
-        .prepare_cached("INSERT OR IGNORE INTO ends VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+    let mut statement =
+        transaction.prepare_cached("INSERT OR IGNORE INTO ends VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
     statement.execute(params![
         row.worker.to_string(),
         row.generation.0 as i64,
@@ -270,8 +270,8 @@ pub fn last_ends(connection: &Connection) -> Result<Vec<EndRow>, StoreError> {
 
 /// One worker's history, oldest first.
 pub fn history(connection: &Connection, worker: WorkerId) -> Result<Vec<HistoryRow>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT time, generation, phase, why FROM history WHERE worker = ?1 ORDER BY seq")?;
+    let mut statement =
+        connection.prepare_cached("SELECT time, generation, phase, why FROM history WHERE worker = ?1 ORDER BY seq")?;
     let rows = statement.query_map([worker.to_string()], |row| {
         Ok(HistoryRow {
             worker,

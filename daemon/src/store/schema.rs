@@ -23,7 +23,8 @@ pub struct MigrationCheck {
 
 /// Opens or makes the database, brings it to [`VERSION`], and refuses one of a newer version unchanged.
 pub fn open(path: &Path) -> Result<Connection, StoreError> {
-    let unreadable = |error: &dyn std::fmt::Display| StoreError::Unreadable { path: path.into(), why: error.to_string() };
+    let unreadable =
+        |error: &dyn std::fmt::Display| StoreError::Unreadable { path: path.into(), why: error.to_string() };
     // NOFOLLOW: the directory is the owner's own, a link in it is no database of ours.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE

@@ -30,9 +30,8 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// The owner's home is hidden and the root is read-only: the one place of its own that every worker can write to.
 const HOME: &str = "HOME=/tmp";
 /// Trees that are the system's, or the worker's own inside: a working directory there is never bound.
-const NOT_BOUND: [&str; 13] = [
-    "/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys",
-];
+const NOT_BOUND: [&str; 13] =
+    ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/tmp", "/var/tmp", "/run", "/dev", "/proc", "/sys"];
 
 /// What became of a launch.
 #[derive(Debug)]
@@ -280,8 +279,7 @@ fn make_dirs(state_dir: &Path) -> std::io::Result<()> {
 
 fn directory_problem(dir: &Path, error: &std::io::Error) -> Problem {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    let reason =
-        if matches!(error.kind(), StorageFull | QuotaExceeded) { Reason::NoSpace } else { Reason::Internal };
+    let reason = if matches!(error.kind(), StorageFull | QuotaExceeded) { Reason::NoSpace } else { Reason::Internal };
     Problem::new(reason, format!("the worker's directory {} could not be made: {error}", dir.display()))
         .hint("nothing was started")
 }
@@ -295,13 +293,15 @@ pub fn why(record: &ExitRecord, spec: &Spec) -> String {
     };
     let program = String::from_utf8_lossy(spec.command.first().map_or(&[][..], Vec::as_slice)).into_owned();
     let step = failure.step.as_str();
-    if step.starts_with("exec") {
+    if step.starts_with("program ") {
         return match (code, failure.errno) {
             (127, 0 | libc::ENOENT) => format!("{program}: not found"),
             _ => format!("{program}: cannot be executed: {reason}"),
         };
     }
-    if step.starts_with("workdir") || step.starts_with("chdir") || step.starts_with("working directory") {
+    // Bound by us for the working directory's sake: told in the owner's words.
+    let bound = format!("volume source {}", spec.workdir.display());
+    if step == bound && !spec.volumes.iter().any(|volume| volume.source == spec.workdir) {
         return format!("working directory {}: {reason}", spec.workdir.display());
     }
     if reason.is_empty() { step.to_owned() } else { format!("{step}: {reason}") }
@@ -311,7 +311,10 @@ pub fn why(record: &ExitRecord, spec: &Spec) -> String {
 pub fn problem_of(record: &ExitRecord, spec: &Spec) -> Option<Problem> {
     let Outcome::NotStarted { code, failure } = &record.outcome else { return None };
     let (reason, hint) = match code {
-        127 => (Reason::NotFound, "paths are those inside the worker: the host's programs, its own /tmp and /run, and volumes"),
+        127 => (
+            Reason::NotFound,
+            "paths are those inside the worker: the host's programs, its own /tmp and /run, and volumes",
+        ),
         126 => (Reason::CannotExecute, "give a program that the owner may execute"),
         _ if matches!(failure.errno, libc::ENOSPC | libc::EDQUOT) && !failure.step.starts_with("clone") => {
             (Reason::NoSpace, "free some space, or raise the limit that is met")

@@ -197,8 +197,11 @@ impl Shared {
     fn enlist(self: &Arc<Self>, row: WorkerRow, spec: Spec, end: Option<EndRow>) -> Result<(Task, Entry), Problem> {
         let mut workers = self.workers();
         if workers.by_name.contains_key(&row.spec.name) {
-            return Err(Problem::new(Reason::NameTaken, format!("a worker named {:?} is there already", row.spec.name))
-                .hint(format!("choose another name, or remove it with `holdfast rm {}`", row.spec.name)));
+            return Err(Problem::new(
+                Reason::NameTaken,
+                format!("a worker named {:?} is there already", row.spec.name),
+            )
+            .hint(format!("choose another name, or remove it with `holdfast rm {}`", row.spec.name)));
         }
         if workers.by_id.len() >= WORKERS_MAX {
             return Err(Problem::new(Reason::Quota, format!("{WORKERS_MAX} workers are on record, which is the most"))
@@ -246,11 +249,10 @@ impl Shared {
         match (matching.next(), matching.next()) {
             (Some((_, entry)), None) => Ok(entry.clone()),
             (None, _) => Err(missing()),
-            (Some(_), Some(_)) => Err(Problem::new(
-                Reason::Invalid,
-                format!("{shown:?} is the beginning of more than one worker's id"),
-            )
-            .hint("give more of the id, or the name")),
+            (Some(_), Some(_)) => {
+                Err(Problem::new(Reason::Invalid, format!("{shown:?} is the beginning of more than one worker's id"))
+                    .hint("give more of the id, or the name"))
+            }
         }
     }
 

@@ -191,12 +191,10 @@ impl Task {
                 Ok(()) => self.stoppers.push(answer),
                 Err(problem) => drop(answer.send(Err(problem))),
             },
-            Ask::Restart(grace, answer) => {
-                match self.apply(Event::Told(Command::Restart { grace }), "restart").await {
-                    Ok(()) => self.starters.push(answer),
-                    Err(problem) => drop(answer.send(Err(problem))),
-                }
-            }
+            Ask::Restart(grace, answer) => match self.apply(Event::Told(Command::Restart { grace }), "restart").await {
+                Ok(()) => self.starters.push(answer),
+                Err(problem) => drop(answer.send(Err(problem))),
+            },
             Ask::Kill(signal, answer) => drop(answer.send(self.kill(signal))),
             Ask::Remove { force, answer } => self.remove(force, answer).await,
         }

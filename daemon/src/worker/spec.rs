@@ -106,7 +106,9 @@ pub enum SpecError {
     #[error("stop timeout of {0} s is too long: use at most {GRACE_SECS_MAX}")]
     Grace(u32),
     /// A log that cannot be kept so.
-    #[error("bad log limits, {bytes} bytes in {files} files: use 1 to {LOG_FILES_MAX} files of {LOG_FILE_BYTES_MIN} bytes or more, 1 TiB at most")]
+    #[error(
+        "bad log limits, {bytes} bytes in {files} files: use 1 to {LOG_FILES_MAX} files of {LOG_FILE_BYTES_MIN} bytes or more, 1 TiB at most"
+    )]
     Log {
         /// The cap.
         bytes: u64,

@@ -117,24 +117,18 @@ fn start(worker: &Worker) -> (Worker, Vec<Action>) {
     match worker.phase {
         Phase::Created | Phase::Stopped | Phase::Failed => launch(worker, vec![Action::Launch]),
         Phase::Waiting => launch(worker, vec![Action::CancelWait, Action::Launch]),
-        Phase::Starting
-        | Phase::Running
-        | Phase::Suspending
-        | Phase::Suspended
-        | Phase::Resuming
-        | Phase::Stopping => (worker.clone(), vec![Action::Refuse]),
+        Phase::Starting | Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming | Phase::Stopping => {
+            (worker.clone(), vec![Action::Refuse])
+        }
     }
 }
 
 fn restart(worker: &Worker, grace: Duration) -> (Worker, Vec<Action>) {
     match worker.phase {
         Phase::Created | Phase::Stopped | Phase::Failed | Phase::Waiting => start(worker),
-        Phase::Starting
-        | Phase::Running
-        | Phase::Suspending
-        | Phase::Suspended
-        | Phase::Resuming
-        | Phase::Stopping => stop(worker, grace, Goal::Up),
+        Phase::Starting | Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming | Phase::Stopping => {
+            stop(worker, grace, Goal::Up)
+        }
     }
 }
 
