@@ -16,8 +16,11 @@ const PROBES: &[(&str, &str)] = &[
     ("rules", "nft -s list ruleset"),
     ("namespaces", "lsns -n -o TYPE | sort | uniq -c"),
     ("cgroups", "find /sys/fs/cgroup -type d -path '*holdfast*' | sort"),
-    ("files", "find /run/holdfast /var/lib/holdfast /tmp /var/tmp ! -name '*-wal' ! -name '*-shm' 2>/dev/null | sort"),
-    ("processes", "ps -e -o comm= | grep -i holdfast | sort"),
+    (
+        "files",
+        "find /run/holdfast /var/lib/holdfast /tmp /var/tmp ! -path '*systemd-private*' ! -name '*-wal' ! -name '*-shm' 2>/dev/null | sort",
+    ),
+    ("processes", "readlink /proc/[0-9]*/exe | grep holdfast | sort"),
     ("mounts", "cut -d' ' -f2 /proc/mounts | sort"),
 ];
 

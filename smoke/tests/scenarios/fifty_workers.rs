@@ -133,6 +133,25 @@ fn fifty_workers_survive_random_rounds() -> Result {
 }
 
 #[test]
+fn a_restart_refuses_no_call() -> Result {
+    on_installed(|host| {
+        host.alice().run_worker("--name stays -- sleep infinity")?;
+        let calls = "n=0; while [ ! -e stop ]; do holdfast ps -q >/dev/null || { echo refused; exit 1; }; n=$((n + 1)); done; echo $n";
+        let calling = host.alice().start(calls)?;
+        for unit in [DAEMON, HELPER, DAEMON, LAUNCHER, DAEMON] {
+            host.systemctl(&format!("restart {unit}"))?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        host.alice().run("touch stop")?.ok()?;
+        let said = calling.wait_within(Duration::from_secs(30))?.ok()?;
+        let count: u32 = said.text().parse()?;
+        ensure!(count > 10, "{said}");
+        println!("{count} calls during five restarts, none refused");
+        Ok(())
+    })
+}
+
+#[test]
 fn workers_outlive_a_launch_that_is_cut_short() -> Result {
     on_installed(|host| {
         host.alice().run_worker("--name stays -- sleep infinity")?;

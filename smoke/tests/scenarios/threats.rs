@@ -23,7 +23,14 @@ fn t01_the_owner_can_take_nothing_from_the_helper() -> Result {
         for (probe, errno) in &found {
             ensure!(["EPERM", "EACCES"].contains(&errno.as_str()), "{probe} of the helper: {errno}");
         }
-        println!("{} probes refused", found.len());
+        // The control: on a process of her own, the same probes work.
+        let own = host.alice().start("exec sleep 300")?;
+        let target = host.root().run("pgrep -u alice -x sleep")?.ok()?.text();
+        let allowed = attempts(host.alice(), include_str!("probes/same_uid.py"), &target)?;
+        let done = allowed.iter().filter(|(_, outcome)| outcome == "done").count();
+        ensure!(done >= 20, "the probes prove nothing: {allowed:?}");
+        drop(own);
+        println!("{} probes refused by the helper, {done} of them taken by a process of her own", found.len());
         // The owner's own two are of her uid: signals are hers, their memory and descriptors are not.
         for unit in [DAEMON, LAUNCHER] {
             let found =

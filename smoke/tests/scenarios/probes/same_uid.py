@@ -68,8 +68,6 @@ reads = {
     "robust-list": lambda: syscall("get_robust_list", pid, (ctypes.c_void_p * 1)(), (ctypes.c_void_p * 1)()),
 }
 starves = {
-    "sigkill": lambda: os.kill(pid, 9),
-    "sigstop": lambda: os.kill(pid, 19),
     "signal-0": lambda: os.kill(pid, 0),
     "prlimit-nofile": lambda: limit(7),
     "prlimit-nproc": lambda: limit(6),
@@ -82,6 +80,8 @@ starves = {
     "coredump-filter": lambda: opened("coredump_filter", "w"),
     "clear-refs": lambda: opened("clear_refs", "w"),
     "comm": lambda: opened("comm", "w"),
+    "sigstop": lambda: os.kill(pid, 19),
+    "sigkill": lambda: os.kill(pid, 9),
 }
 
 for name, probe in (reads if read_only else {**reads, **starves}).items():
