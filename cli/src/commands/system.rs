@@ -1,7 +1,27 @@
 //! `holdfast system`: the installed system, looked after by root.
 
+mod show;
+mod shutdown;
+
+use crate::exit::{self, Stop};
+use crate::install::apply;
+use crate::install::command::{Call, Commands, HostCommands};
+use crate::install::facts;
+use crate::install::plan::{self, Request};
+use crate::install::record::{Account, Installed};
+use crate::install::remove::{self, Removal};
+use crate::install::step::{Host, Step};
+use crate::install::workers::{self, LiveWorker};
+use crate::install::{ready, rules};
+use crate::out;
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use holdfast_proto::layout::Layout;
+use holdfast_proto::words::OwnerName;
+use holdfast_release::Folder;
+use nix::unistd::{Uid, User};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What was typed after `holdfast system`.
@@ -16,22 +36,233 @@ pub struct SystemArgs {
 /// The verbs of the installed system.
 #[derive(Debug, Subcommand)]
 pub enum Action {
+    /// Install for an owner, refresh an install, or add another owner (root)
+    ///
+    /// Running it again refreshes: what has changed is replaced and restarted, workers stay.
+    /// A step that fails takes everything back.
+    Install(InstallArgs),
     /// Say what is installed and what runs
     Status {
-        /// Of this owner; the same id and type as the global option of `args.rs`, which it shadows.
+        /// Of this owner alone
         #[arg(long, value_name = "USER")]
         owner: Option<String>,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restart helper, launchers and daemons; workers stay (root)
+    Restart,
+    /// Remove what was installed; state and rules stay without --purge (root)
+    Uninstall(UninstallArgs),
+    /// Stop all workers: what the shutdown unit runs when the machine goes down
+    #[command(hide = true)]
+    StopWorkers {
+        /// Of this owner alone
+        #[arg(long, value_name = "USER")]
+        owner: Option<String>,
+        /// Seconds until those that did not end are killed
+        #[arg(long, default_value_t = 10)]
+        grace: u32,
     },
 }
 
+/// `system install`.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// Whose workers will run; by default who called sudo
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+    /// The release folder, as packaging/build makes one; by default the folder of this program
+    #[arg(long, value_name = "FOLDER")]
+    from: Option<PathBuf>,
+    /// Host ports to grant beside 1024-65535, as 80,443 or 1-1023
+    #[arg(long, value_name = "RANGES")]
+    ports: Option<String>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// `system uninstall`.
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    /// Remove this owner alone
+    #[arg(long, value_name = "USER")]
+    owner: Option<String>,
+    /// Also remove state, output of workers, rules and the helper's account
+    #[arg(long)]
+    purge: bool,
+    /// Stop live workers first; without it they keep everything as it is
+    #[arg(long)]
+    stop_workers: bool,
+}
+
 /// Does it to the system at `layout`.
+///
+/// # Errors
+/// Whatever was refused or failed; refusals have changed nothing.
 pub fn run(args: SystemArgs, layout: &Layout) -> anyhow::Result<ExitCode> {
+    let commands = HostCommands;
     match args.action {
-        Action::Status { owner } => {
-            let there = layout.install_toml().exists();
-            let owner = owner.as_deref().unwrap_or("nobody in particular");
-            anstream::println!("installed: {there} (asked for {owner})");
-            Ok(ExitCode::SUCCESS)
+        Action::Install(args) => install(&args, layout, &commands),
+        Action::Status { owner, json } => show::status(layout, &commands, owner.as_deref(), json),
+        Action::Restart => restart(layout, &commands),
+        Action::Uninstall(args) => uninstall(&args, layout, &commands),
+        Action::StopWorkers { owner: Some(owner), grace } => shutdown::stop_of(&owner, grace),
+        Action::StopWorkers { owner: None, grace } => {
+            need_root("system stop-workers")?;
+            shutdown::stop_all(layout, &commands, &remove::owners(layout)?, grace).map(|()| ExitCode::SUCCESS)
         }
+    }
+}
+
+fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyhow::Result<ExitCode> {
+    need_root("system install")?;
+    let account = owner_account(args.owner.as_deref())?;
+    let ports = args.ports.as_deref().map(rules::parse_ports).transpose().map_err(|e| Stop::usage(e.to_string()))?;
+    let folder = open_folder(args.from.as_deref())?;
+    // Without systemd nothing else is worth a word.
+    let _lock = if args.dry_run { None } else { Some(lock(layout)?) };
+    let facts = facts::gather(layout, commands, &folder, account)?;
+    let request = Request { ports: ports.unwrap_or_default(), now: jiff::Timestamp::now() };
+    let plan = plan::plan(&facts, &request, layout).map_err(|refusal| Stop::refused(refusal.to_string()))?;
+    if args.dry_run {
+        for (index, step) in plan.steps.iter().enumerate() {
+            out::line(&format!("{:>3}. {step}", index + 1))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let host = Host { layout, commands, folder: &folder };
+    apply::apply(&plan.steps, &host, &mut announce)?;
+    show::installed(layout, &facts.account.name, &plan.installed, folder.has_signature())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Progress, on stderr: the steps that take time or are seen from outside.
+fn announce(step: &Step) {
+    match step {
+        Step::Directory { .. } | Step::Link { .. } | Step::Write { .. } | Step::OwnerState { .. } => {}
+        _ => anstream::eprintln!("- {step}"),
+    }
+}
+
+fn restart(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<ExitCode> {
+    need_root("system restart")?;
+    let installed = need_installed(layout)?;
+    let _lock = lock(layout)?;
+    for unit in plan::start_order(&installed).iter().filter(|unit| is_program(unit)) {
+        anstream::eprintln!("- restart {unit} (workers stay)");
+        commands.run(&Call::systemctl(["restart", unit])).with_context(|| ready::last_words(commands, unit))?;
+    }
+    for owner in &installed.owners {
+        ready::wait(layout, commands, &owner.name, &installed.version)?;
+    }
+    out::line(&format!("restarted; version {} answers", installed.version))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_program(unit: &str) -> bool {
+    unit.ends_with(".service") && unit != "holdfast-shutdown.service"
+}
+
+fn uninstall(args: &UninstallArgs, layout: &Layout, commands: &dyn Commands) -> anyhow::Result<ExitCode> {
+    need_root("system uninstall")?;
+    let _lock = lock(layout)?;
+    let all = remove::owners(layout)?;
+    let owners = match args.owner.as_deref().map(str::trim) {
+        None => all,
+        Some(name) => match all.into_iter().find(|owner| owner.name.as_str() == name) {
+            Some(owner) => vec![owner],
+            None => return Err(Stop::refused(format!("{name:?} is no owner here: nothing to remove")).into()),
+        },
+    };
+    let live = live_workers(commands, &owners);
+    if !live.is_empty() && !args.stop_workers {
+        let names: Vec<String> =
+            live.iter().map(|(owner, worker)| show::name_of(layout, commands, owner, worker)).collect();
+        let text = format!(
+            "{} workers are live: {}; stop them, or add --stop-workers (nothing has changed)",
+            names.len(),
+            names.join(" ")
+        );
+        return Err(Stop::refused(text).into());
+    }
+    if !live.is_empty() {
+        shutdown::stop_all(layout, commands, &owners, shutdown::GRACE_SECS)?;
+    }
+    let removal = Removal { host: args.owner.is_none(), purge: args.purge };
+    let left = remove::remove(layout, commands, &owners, removal);
+    show::removed(layout, &owners, removal)?;
+    if left.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    for what in left {
+        exit::say(&anyhow::anyhow!("could not be removed: {what}"));
+    }
+    Ok(ExitCode::from(exit::FAILED))
+}
+
+/// Live workers of owners; an owner whose launcher was never there has none.
+fn live_workers<'a>(commands: &dyn Commands, owners: &'a [Account]) -> Vec<(&'a OwnerName, LiveWorker)> {
+    let of = |owner: &'a Account| {
+        let live = workers::live(commands, &owner.name).unwrap_or_default();
+        live.into_iter().map(move |worker| (&owner.name, worker))
+    };
+    owners.iter().flat_map(of).collect()
+}
+
+fn need_root(verb: &str) -> Result<(), Stop> {
+    match Uid::effective().is_root() {
+        true => Ok(()),
+        false => Err(Stop::refused(format!("{verb} requires root; run it with sudo (nothing has changed)"))),
+    }
+}
+
+fn need_installed(layout: &Layout) -> anyhow::Result<Installed> {
+    let installed = facts::installed(layout)?;
+    Ok(installed.ok_or_else(|| Stop { code: exit::NO_DAEMON, text: show::NOT_INSTALLED.to_owned() })?)
+}
+
+/// Who is to own workers: who was named, or who called sudo.
+fn owner_account(named: Option<&str>) -> anyhow::Result<Account> {
+    let caller = std::env::var("SUDO_USER").ok().filter(|name| name != "root");
+    let name = named.map(str::trim).map(str::to_owned).or(caller);
+    let name = name.filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| Stop::usage("owner is required: say whose workers will run with --owner USER"))?;
+    let owner: OwnerName = name.parse().map_err(|error| Stop::refused(format!("{error}")))?;
+    let user = User::from_name(&name)?;
+    let user =
+        user.ok_or_else(|| Stop::refused(format!("--owner {name:?}: there is no such account (getent passwd)")))?;
+    if user.uid.is_root() {
+        return Err(Stop::refused("root cannot own workers: name an ordinary account with --owner USER").into());
+    }
+    let home = user.dir.to_string_lossy().into_owned();
+    Ok(Account { name: owner, uid: user.uid.as_raw(), gid: user.gid.as_raw(), home })
+}
+
+/// The release to install: what was named, or the folder that this program lies in.
+fn open_folder(from: Option<&Path>) -> anyhow::Result<Folder> {
+    let own = std::env::current_exe()?;
+    let path = from.or_else(|| own.parent()).context("this program lies in no folder")?;
+    let path = path.canonicalize().map_err(|error| Stop::refused(format!("{}: {error}", path.display())))?;
+    Ok(Folder::open(&path).map_err(|refusal| {
+        let text =
+            format!("{} is no release folder: {refusal}; packaging/build makes one, --from names it", path.display());
+        Stop::refused(text)
+    })?)
+}
+
+/// One at a time; the file is root's, so nobody else can hold it.
+fn lock(layout: &Layout) -> anyhow::Result<File> {
+    let path = layout.root().join("run/holdfast-system.lock");
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Stop::refused("locked: another install, update or removal is under way; wait for it").into())
+        }
+        Err(TryLockError::Error(error)) => Err(error).context(path.display().to_string()),
     }
 }

@@ -1,0 +1,119 @@
+//! Whether what was installed serves: asked the way its owner asks.
+
+use super::command::{Call, Commands, QUICK_MAX, Said};
+use anyhow::{Context, bail};
+use holdfast_proto::layout::Layout;
+use holdfast_proto::words::OwnerName;
+use serde::Deserialize;
+use std::time::{Duration, Instant};
+
+/// How long a daemon may take until it and all it needs answer.
+const READY_MAX: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(50);
+/// Lines of the journal that a failure shows.
+const LINES: &str = "5";
+
+/// The parts of `status --json` that tell it.
+#[derive(Debug, Deserialize)]
+struct Status {
+    version: String,
+    owner: String,
+    programs: Vec<Program>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Program {
+    name: String,
+    version: Option<String>,
+    healthy: bool,
+    #[serde(default)]
+    why: Option<String>,
+}
+
+/// Waits until `owner`'s daemon answers with `version`, and helper and launcher are healthy and of it, too.
+///
+/// # Errors
+/// Where that is not so in time; says what answered last, and what the journal has.
+pub fn wait(layout: &Layout, commands: &dyn Commands, owner: &OwnerName, version: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_MAX;
+    loop {
+        let why = match commands.ask(&as_owner(layout, owner, ["status", "--json"]))? {
+            said if said.code == Some(0) => match judge(&said.out, owner, version) {
+                None => return Ok(()),
+                Some(why) => why,
+            },
+            said => last_line(&said),
+        };
+        if Instant::now() >= deadline {
+            let words = last_words(commands, &format!("holdfastd@{owner}.service"));
+            bail!("not ready after {} s: {why}\n{words}", READY_MAX.as_secs());
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A call of the installed CLI in an owner's name; as root the CLI gives root's rights up for the owner's.
+pub fn as_owner<const N: usize>(layout: &Layout, owner: &OwnerName, args: [&str; N]) -> Call {
+    let program = layout.current().join("holdfast");
+    let args = ["--owner", owner.as_str()].into_iter().chain(args);
+    Call::new(&program.to_string_lossy(), args).within(QUICK_MAX)
+}
+
+/// What a unit said last, for a person.
+pub fn last_words(commands: &dyn Commands, unit: &str) -> String {
+    let call = Call::new("/usr/bin/journalctl", ["--unit", unit, "--lines", LINES, "--output", "cat", "--no-pager"]);
+    let said = commands.ask(&call).map(|said| said.out).unwrap_or_default();
+    format!("{unit} said last: {}\nfor more: journalctl -u {unit}", said.trim())
+}
+
+/// Why it is not ready, or nothing.
+fn judge(json: &str, owner: &OwnerName, version: &str) -> Option<String> {
+    let status: Status = match serde_json::from_str(json).context("status --json") {
+        Ok(status) => status,
+        Err(error) => return Some(format!("{error:#}")),
+    };
+    if status.owner != owner.as_str() {
+        return Some(format!("the daemon of {:?} answered", status.owner));
+    }
+    if status.version != version {
+        return Some(format!("the daemon answers with version {:?}, {version} was installed", status.version));
+    }
+    status.programs.into_iter().find_map(|program| {
+        let (name, why) = (program.name, program.why.unwrap_or_default());
+        match program.version {
+            _ if !program.healthy => Some(format!("{name} is not healthy: {why}")),
+            Some(other) if other != version => Some(format!("{name} is of version {other:?}, {version} was installed")),
+            _ => None,
+        }
+    })
+}
+
+fn last_line(said: &Said) -> String {
+    said.err.lines().last().unwrap_or("no answer").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(json: &str) -> Option<String> {
+        judge(json, &"alice".parse().unwrap(), "1.2.3")
+    }
+
+    #[test]
+    fn only_all_healthy_and_of_one_version_is_ready() {
+        let good =
+            r#"{"version":"1.2.3","owner":"alice","programs":[{"name":"helper","version":"1.2.3","healthy":true}]}"#;
+        assert_eq!(why(good), None);
+        for (from, to, part) in [
+            (r#""owner":"alice""#, r#""owner":"bob""#, "bob"),
+            (r#"{"version":"1.2.3""#, r#"{"version":"1.2.2""#, "1.2.2"),
+            (r#""version":"1.2.3","healthy""#, r#""version":"1.2.2","healthy""#, "helper is of version"),
+            ("true", r#"false,"why":"gone""#, "helper is not healthy: gone"),
+            ("}]}", "", "status --json"),
+        ] {
+            let text = why(&good.replace(from, to)).expect(to);
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
