@@ -1,0 +1,336 @@
+//! One launch from permit to release, and everything that undoes it; also what follows a worker's end.
+
+use crate::fence::Fences;
+use crate::launcher::{Answer, Call, LauncherError, Launchers};
+use crate::ledger::{Attachment, Ledger};
+use crate::net::{Net, NetError};
+use crate::netns::{self, NetnsError};
+use crate::policy::{LaunchRequest, Permit, Refusal, judge};
+use crate::rules_file::RulesFile;
+use crate::words::{LinkName, Network, Start, Uid};
+use holdfast_launcher::launch::{FromHelper, Wiring};
+use holdfast_proto::words::Epoch;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{MemfdFlags, SealFlags};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Longest wait for a paused shim, on a host under load.
+const PREPARE: Duration = Duration::from_secs(15);
+/// Longest wait until it was let go.
+const RELEASE: Duration = Duration::from_secs(10);
+/// Longest wait until a launcher confirms that nothing is left of a launch.
+const ABORT: Duration = Duration::from_secs(3);
+/// Tries with other ports where a chosen one turned out to be in use.
+const PORT_TRIES_MAX: usize = 16;
+/// How long a link may outlive its worker before it is removed by hand: its namespace's end does it for nothing.
+const LINK_LINGERS: Duration = Duration::from_secs(2);
+/// How long a bridge stays without workers, for the next one comes cheaper.
+const BRIDGE_LINGERS: Duration = Duration::from_secs(10);
+
+/// Why a launch was not done. Nothing is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The rules do not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// There are no rules at present.
+    #[error("the rules file is bad, so nothing is launched: {0}")]
+    NoRules(String),
+    /// No network but `none` here.
+    #[error("network bridge: this helper has no network capability, for it was started by an ordinary user")]
+    NoCapability,
+    /// A firewall of the host drops what workers send.
+    #[error("network bridge: {0}")]
+    Blocked(String),
+    /// The launcher.
+    #[error("launch by the owner's launcher: {0}")]
+    Launcher(#[from] LauncherError),
+    /// The network.
+    #[error("network: {0}")]
+    Net(#[from] NetError),
+    /// What the launcher sent.
+    #[error("launch by the owner's launcher: {0}")]
+    Netns(#[from] NetnsError),
+    /// The orders could not be put into a memory file.
+    #[error("orders: {0}")]
+    Orders(#[from] std::io::Error),
+}
+
+/// Everything that calls work on.
+#[derive(Debug)]
+pub struct Helper {
+    rules: Mutex<RulesFile>,
+    ledger: Mutex<Ledger>,
+    net: Option<Net>,
+    host_netns: netns::Identity,
+    /// Owners' launchers.
+    pub launchers: Arc<Launchers>,
+    /// Owners' epochs.
+    pub fences: Fences,
+}
+
+/// A launch that was done.
+#[derive(Debug)]
+pub struct Launched {
+    /// For people.
+    pub shim_pid: u32,
+    /// What it was given; absent for network `none`.
+    pub attachment: Option<Attachment>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Helper {
+    /// Puts together what `main` opened. `net` is absent in an ordinary user's session.
+    pub fn new(rules: RulesFile, ledger: Ledger, net: Option<Net>, host_netns: netns::Identity) -> Self {
+        Self {
+            rules: Mutex::new(rules),
+            ledger: Mutex::new(ledger),
+            net,
+            host_netns,
+            launchers: Arc::default(),
+            fences: Fences::default(),
+        }
+    }
+
+    /// Whether networks other than `none` can be had.
+    pub fn network_capable(&self) -> bool {
+        self.net.is_some()
+    }
+
+    /// The network thread.
+    pub fn net(&self) -> Option<&Net> {
+        self.net.as_ref()
+    }
+
+    /// Whether this uid is an owner, by the rules as they are now. Without rules nobody is.
+    pub fn is_owner(&self, uid: Uid) -> bool {
+        lock(&self.rules).current().is_ok_and(|rules| rules.owner(uid).is_some())
+    }
+
+    /// Whether this uid is an owner, or was not asked about because there are no rules at present.
+    pub fn rules_problem(&self) -> Option<String> {
+        lock(&self.rules).current().err().map(ToString::to_string)
+    }
+
+    /// Reads the rules again.
+    pub fn read_rules_again(&self) {
+        lock(&self.rules).read_again();
+    }
+
+    /// What is attached for one owner.
+    pub fn attached(&self, owner: Uid) -> Vec<Attachment> {
+        lock(&self.ledger).of_owner(owner).cloned().collect()
+    }
+
+    /// Does one launch. To be run to its end, even where its caller is gone.
+    pub async fn launch(self: Arc<Self>, mut request: LaunchRequest, epoch: Epoch, orders: Vec<u8>) -> Result<Launched, LaunchError> {
+        if request.network != Network::None {
+            self.learn_foreign(&request).await?;
+        }
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let permit = self.permit(&request)?;
+            let launched = self.clone().launch_permitted(&permit, request.network, epoch, &orders).await;
+            match launched {
+                Err(LaunchError::Net(NetError::PortInUse(port))) if permit.chose(&port) && tries < PORT_TRIES_MAX => {
+                    request.avoid.insert((port.proto, port.host));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// A network that an owner does not have yet must not overlap what the host has by now.
+    async fn learn_foreign(&self, request: &LaunchRequest) -> Result<(), LaunchError> {
+        let net = self.net.as_ref().ok_or(LaunchError::NoCapability)?;
+        if lock(&self.ledger).subnet(request.start.owner, request.network).is_none() {
+            let foreign = net.ask(super::net::Kernel::foreign_networks).await?;
+            lock(&self.ledger).learn_foreign(foreign);
+        }
+        Ok(())
+    }
+
+    /// Judges, and enters what is permitted into the ledger, without anything in between.
+    fn permit(&self, request: &LaunchRequest) -> Result<Permit, LaunchError> {
+        let mut rules = lock(&self.rules);
+        let rules = rules.current().map_err(|error| LaunchError::NoRules(error.to_string()))?;
+        let mut ledger = lock(&self.ledger);
+        let permit = judge(request, rules, &ledger)?;
+        if let Some(attachment) = permit.attachment() {
+            let entered = ledger.enter(request.network, attachment.clone());
+            debug_assert!(entered, "judge permits nothing that the ledger has given");
+        }
+        Ok(permit)
+    }
+
+    async fn launch_permitted(
+        self: Arc<Self>,
+        permit: &Permit,
+        network: Network,
+        epoch: Epoch,
+        orders: &[u8],
+    ) -> Result<Launched, LaunchError> {
+        let mut call = None;
+        let launched = self.try_launch(permit, network, (epoch, orders), &mut call).await;
+        if let Err(error) = &launched {
+            tracing::warn!(start = %permit.start(), %error, "launch undone");
+            self.undo(permit, call).await;
+        }
+        launched
+    }
+
+    async fn try_launch(
+        &self,
+        permit: &Permit,
+        network: Network,
+        (epoch, orders): (Epoch, &[u8]),
+        call: &mut Option<Call>,
+    ) -> Result<Launched, LaunchError> {
+        let start = permit.start();
+        let orders = sealed(orders)?;
+        let call = call.insert(self.launchers.of(start.owner)?.call());
+        let (seq, worker, generation) = (call.seq(), start.worker.to_string(), start.generation.0);
+        call.say(&FromHelper::Prepare { seq, epoch: epoch.0, worker, generation }, Some(orders.as_fd())).await?;
+        drop(orders);
+        // The rules are laid while the launcher forks: each takes about as long as the other.
+        let (bridge, prepared) = tokio::join!(self.admit(permit, network), call.answer("prepare", PREPARE));
+        let (bridge, prepared) = (bridge?, prepared?);
+        let Answer::Prepared { shim_pid, netns } = prepared else {
+            return Err(LauncherError::Nonsense("released before it was let go").into());
+        };
+        let netns = netns::checked(netns, start.owner, self.host_netns)?;
+        let wiring = self.wire(permit, bridge, netns).await?;
+        call.say(&FromHelper::Release { seq, wiring }, None).await?;
+        match call.answer("release", RELEASE).await? {
+            Answer::Released => Ok(Launched { shim_pid, attachment: permit.attachment().cloned() }),
+            Answer::Prepared { .. } | Answer::Failed(_) => Err(LauncherError::Nonsense("prepared twice").into()),
+        }
+    }
+
+    async fn admit(&self, permit: &Permit, network: Network) -> Result<u32, LaunchError> {
+        match (permit.attachment().cloned(), &self.net) {
+            (Some(attachment), Some(net)) => Ok(net.ask(move |kernel| kernel.admit(&attachment, network)).await?),
+            (Some(_), None) => Err(LaunchError::NoCapability),
+            (None, _) => Ok(0),
+        }
+    }
+
+    async fn wire(&self, permit: &Permit, bridge: u32, netns: netns::Netns) -> Result<Wiring, LaunchError> {
+        let Some(attachment) = permit.attachment().cloned() else { return Ok(Wiring::default()) };
+        let net = self.net.as_ref().ok_or(LaunchError::NoCapability)?;
+        let wiring = Wiring {
+            link: crate::net::INSIDE.to_owned(),
+            addresses: vec![(attachment.address.into(), attachment.subnet.prefix())],
+            gateways: vec![attachment.subnet.gateway().into()],
+        };
+        net.ask(move |kernel| kernel.wire(&attachment, bridge, &netns.into_fd())).await?;
+        lock(&self.ledger).link(permit.start());
+        Ok(wiring)
+    }
+
+    /// In reverse: the shim first, so that nothing of it uses what is taken back.
+    async fn undo(self: Arc<Self>, permit: &Permit, call: Option<Call>) {
+        if let Some(mut call) = call
+            && call.say(&FromHelper::Abort { seq: call.seq() }, None).await.is_ok()
+        {
+            // Prepared may still be on its way, before Failed.
+            while call.answer("abort", ABORT).await.is_ok() {}
+        }
+        if let Some(attachment) = permit.attachment() {
+            self.take_back(attachment).await;
+        }
+    }
+
+    /// Takes back what one start was given. `false`: it had nothing (any more).
+    pub async fn detach(self: Arc<Self>, start: Start) -> bool {
+        let attachment = lock(&self.ledger).of(start).cloned();
+        match attachment {
+            Some(attachment) => {
+                self.take_back(&attachment).await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The kernel says that a link of ours is gone.
+    pub async fn link_gone(self: Arc<Self>, link: LinkName) {
+        let attachment = lock(&self.ledger).by_link(link).cloned();
+        if let Some(attachment) = attachment {
+            self.take_back(&attachment).await;
+        }
+    }
+
+    /// Notifications were lost: takes back what has no link any more.
+    pub async fn look_again(self: Arc<Self>) {
+        let Some(net) = &self.net else { return };
+        match net.ask(crate::net::Kernel::link_names).await {
+            Ok(names) => {
+                let gone: Vec<LinkName> = lock(&self.ledger).links().filter(|link| !names.contains(link)).collect();
+                for link in gone {
+                    Arc::clone(&self).link_gone(link).await;
+                }
+            }
+            Err(error) => tracing::error!(%error, "links could not be listed"),
+        }
+    }
+
+    /// Forward chains of the host that drop what workers send, each with the rule to add.
+    pub async fn forward_blockers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Rules first, then the ledger: an address is given again only after nothing speaks of it.
+    async fn take_back(self: Arc<Self>, attachment: &Attachment) {
+        let Some(net) = self.net.clone() else { return };
+        let dismissed = net.ask({
+            let attachment = attachment.clone();
+            move |kernel| kernel.dismiss(&attachment)
+        });
+        if let Err(error) = dismissed.await {
+            // Kept in the ledger: not given again before the next start reads the kernel back.
+            tracing::error!(start = %attachment.start, %error, "rules of a worker could not be removed");
+            return;
+        }
+        lock(&self.ledger).strike(attachment.start);
+        let (helper, attachment) = (Arc::clone(&self), attachment.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(LINK_LINGERS).await;
+            let unlinked = net.ask(move |kernel| kernel.unlink(&attachment)).await;
+            if let Err(error) = unlinked {
+                tracing::warn!(%error, "a link could not be removed");
+            }
+            tokio::time::sleep(BRIDGE_LINGERS - LINK_LINGERS).await;
+            helper.drop_idle_bridges().await;
+        });
+    }
+
+    /// Removes the bridges of networks that nobody is attached to.
+    pub async fn drop_idle_bridges(&self) {
+        let Some(net) = &self.net else { return };
+        let idle = lock(&self.ledger).idle_networks();
+        for (owner, network, _) in idle {
+            // Struck and queued without a pause in between: who is judged later finds the bridge gone and makes it.
+            lock(&self.ledger).strike_network(owner, network);
+            let name = LinkName::of_bridge(owner, network);
+            if let Err(error) = net.ask(move |kernel| kernel.drop_bridge(name)).await {
+                tracing::warn!(%error, "an idle bridge could not be removed");
+            }
+        }
+    }
+}
+
+/// A memory file that nobody can change any more.
+fn sealed(bytes: &[u8]) -> Result<OwnedFd, std::io::Error> {
+    let file = rustix::fs::memfd_create("orders", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let file = std::fs::File::from(file);
+    file.write_all_at(bytes, 0)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL)?;
+    Ok(file.into())
+}

@@ -1,0 +1,69 @@
+//! What the kernel tells by itself: links of ours that vanished with their namespace.
+
+use super::links::read_link;
+use super::wire::{self, WireError, received};
+use crate::words::LinkName;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+const RTNLGRP_LINK: u32 = 1;
+const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
+
+/// What was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A link of ours is gone.
+    LinkGone(LinkName),
+    /// Too much was told at once and some of it was lost: look again.
+    Lost,
+}
+
+/// The socket that the kernel tells it by.
+#[derive(Debug)]
+pub struct Watch {
+    socket: AsyncFd<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+/// Opens the socket. What happens from now on is told; what was before is for a census.
+pub fn open() -> Result<OwnedFd, WireError> {
+    wire::open(libc::NETLINK_ROUTE, 1 << (RTNLGRP_LINK - 1), SocketFlags::NONBLOCK)
+}
+
+impl Watch {
+    /// Hands the socket to the runtime.
+    pub fn new(socket: OwnedFd) -> std::io::Result<Self> {
+        Ok(Self { socket: AsyncFd::register_with_interest(socket, Interest::READABLE)?, buffer: vec![0; DATAGRAM_BYTES_MAX] })
+    }
+
+    /// Waits for the next events, at least one.
+    pub async fn next(&mut self) -> std::io::Result<Vec<Event>> {
+        loop {
+            let buffer = &mut self.buffer;
+            let told = self.socket.async_io(Interest::READABLE, |fd| {
+                rustix::net::recv(fd, &mut buffer[..], RecvFlags::DONTWAIT).map(|(length, _)| length).map_err(Into::into)
+            });
+            match told.await {
+                Ok(length) => {
+                    let events: Vec<Event> = read(&self.buffer[..length]).collect();
+                    if !events.is_empty() {
+                        return Ok(events);
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => return Ok(vec![Event::Lost]),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn read(datagram: &[u8]) -> impl Iterator<Item = Event> + '_ {
+    received(datagram).filter_map(|message| {
+        // A port that leaves its bridge is told as RTM_DELLINK too, in the bridge's own family.
+        let of_links = message.body.first() == Some(&(libc::AF_UNSPEC as u8));
+        (message.kind == libc::RTM_DELLINK && of_links).then(|| read_link(message.body)?.our_name().map(Event::LinkGone))?
+    })
+}

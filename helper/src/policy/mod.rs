@@ -1,0 +1,312 @@
+//! Judges one launch by the rules and the ledger. Pure: no clock, no kernel, no file.
+
+use crate::ledger::{Attachment, Ledger};
+use crate::rules::{NETWORK_PREFIX, Owner, Rules};
+use crate::words::{LinkName, Network, Port, Proto, Start, Uid};
+use holdfast_proto::words::{Generation, WorkerId};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+/// Most ports of one worker.
+pub const PORTS_PER_WORKER_MAX: usize = 256;
+
+/// What an owner's daemon asks for, in words that cannot be wrong. Who asks, the kernel said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchRequest {
+    /// Who asks, and for which start.
+    pub start: Start,
+    /// Which network.
+    pub network: Network,
+    /// What to publish.
+    pub ports: Vec<AskedPort>,
+    /// Random bits for the link's name.
+    pub nonce: u64,
+    /// Host ports not to choose: found in use by programs that are not ours.
+    pub avoid: BTreeSet<(Proto, u16)>,
+}
+
+/// A port as asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskedPort {
+    /// Transport.
+    pub proto: Proto,
+    /// Host address; 0.0.0.0: all.
+    pub address: Ipv4Addr,
+    /// Absent: one that is free.
+    pub host: Option<u16>,
+    /// In the worker, not 0.
+    pub worker: u16,
+}
+
+/// Proof that the rules allow one launch, with what it was given. Only [`judge`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permit {
+    start: Start,
+    attachment: Option<Attachment>,
+    chosen: Vec<usize>,
+}
+
+impl Permit {
+    /// Which start it allows.
+    pub fn start(&self) -> Start {
+        self.start
+    }
+
+    /// What it was given; absent for network `none`.
+    pub fn attachment(&self) -> Option<&Attachment> {
+        self.attachment.as_ref()
+    }
+
+    /// Whether any of its ports that cannot be published beside `port` was chosen here, so that another would do.
+    pub fn chose(&self, port: &Port) -> bool {
+        let ports = self.attachment.as_ref().map_or(&[][..], |a| &a.ports);
+        self.chosen.iter().any(|index| ports.get(*index) == Some(port))
+    }
+}
+
+/// Why not. Each names the rule, what was given, and (as far as it is known) what would work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not an owner. Says nothing about what there is.
+    #[error("not yours")]
+    NotYours,
+    /// This start has its launch already, or a later one has.
+    #[error("worker {worker}, generation {asked}: generation {attached} is attached already")]
+    AlreadyAttached {
+        /// Which worker.
+        worker: WorkerId,
+        /// The one asked for.
+        asked: Generation,
+        /// The one attached.
+        attached: Generation,
+    },
+    /// The network is not among the owner's.
+    #[error("rule networks of owner {owner}: {asked:?} is not in {granted:?}")]
+    Network {
+        /// Whose rule.
+        owner: String,
+        /// Asked for.
+        asked: String,
+        /// What the rule lists.
+        granted: Vec<String>,
+    },
+    /// Ports without a network to publish from.
+    #[error("network \"none\" has no ports: {0} were asked for")]
+    PortsWithoutNetwork(usize),
+    /// Too many ports of one worker.
+    #[error("{0} ports were asked for: a worker may publish {PORTS_PER_WORKER_MAX}")]
+    ManyPorts(usize),
+    /// Outside the grant.
+    #[error("rule ports of owner {owner}: port {asked} is not in {granted}")]
+    PortGrant {
+        /// Whose rule.
+        owner: String,
+        /// Asked for.
+        asked: u16,
+        /// What the rule lists.
+        granted: String,
+    },
+    /// Not an address that may be published on.
+    #[error("rule bind of owner {owner}: address {asked} is not in {granted:?}")]
+    Bind {
+        /// Whose rule.
+        owner: String,
+        /// Asked for.
+        asked: Ipv4Addr,
+        /// What the rule lists.
+        granted: Vec<Ipv4Addr>,
+    },
+    /// Asked for twice in one request.
+    #[error("port {0} is asked for twice")]
+    PortTwice(Port),
+    /// Published by another worker.
+    #[error("port {host}/{proto} is in use by {holder}")]
+    PortTaken {
+        /// Which.
+        host: u16,
+        /// Transport.
+        proto: Proto,
+        /// By whom, as far as the caller may know.
+        holder: String,
+    },
+    /// None left to choose.
+    #[error("rule ports of owner {owner}: no {proto} port of {granted} is free")]
+    NoPortFree {
+        /// Whose rule.
+        owner: String,
+        /// Transport.
+        proto: Proto,
+        /// What the rule lists.
+        granted: String,
+    },
+    /// A quota is used up.
+    #[error("rule {rule} of owner {owner}: {used} are attached and {asked} asked for, at most {max} may be")]
+    Quota {
+        /// `workers_max` or `ports_max`.
+        rule: &'static str,
+        /// Whose rule.
+        owner: String,
+        /// Now.
+        used: usize,
+        /// More.
+        asked: usize,
+        /// The rule's value.
+        max: u32,
+    },
+    /// The pool has no room.
+    #[error("rule pool of owner {owner}: {pool} has no free /{NETWORK_PREFIX} that this host does not route elsewhere")]
+    PoolFull {
+        /// Whose rule.
+        owner: String,
+        /// The rule's value.
+        pool: String,
+    },
+    /// The network has no room.
+    #[error("network {network} of owner {owner} ({subnet}): all {max} addresses are given")]
+    NetworkFull {
+        /// Whose.
+        owner: String,
+        /// Which.
+        network: Network,
+        /// Its addresses.
+        subnet: String,
+        /// How many.
+        max: u32,
+    },
+}
+
+/// Decides one launch. What it permits is not given yet: the caller enters it into the same ledger at once.
+pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<Permit, Refusal> {
+    let start = request.start;
+    let owner = rules.owner(start.owner).ok_or(Refusal::NotYours)?;
+    expects(start, ledger)?;
+    allow_network(request.network, owner)?;
+    if request.network == Network::None {
+        return match request.ports.len() {
+            0 => Ok(Permit { start, attachment: None, chosen: Vec::new() }),
+            count => Err(Refusal::PortsWithoutNetwork(count)),
+        };
+    }
+    allow_quotas(request, owner, ledger)?;
+    let (ports, chosen) = choose_ports(request, owner, ledger)?;
+    let (subnet, address) = choose_address(request, owner, ledger)?;
+    let link = LinkName::from_random(request.nonce);
+    let bridge = LinkName::of_bridge(owner.uid, request.network);
+    Ok(Permit { start, attachment: Some(Attachment { start, link, bridge, subnet, address, ports }), chosen })
+}
+
+/// A start is launched once, and none after a later one.
+fn expects(start: Start, ledger: &Ledger) -> Result<(), Refusal> {
+    let later = ledger.starts_of(start.owner, start.worker).map(|a| a.start.generation).find(|g| *g >= start.generation);
+    match later {
+        Some(attached) => Err(Refusal::AlreadyAttached { worker: start.worker, asked: start.generation, attached }),
+        None => Ok(()),
+    }
+}
+
+fn allow_network(network: Network, owner: &Owner) -> Result<(), Refusal> {
+    if owner.networks.contains(&network) {
+        return Ok(());
+    }
+    let granted = owner.networks.iter().map(ToString::to_string).collect();
+    Err(Refusal::Network { owner: owner.name.to_string(), asked: network.to_string(), granted })
+}
+
+fn allow_quotas(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(), Refusal> {
+    let asked = request.ports.len();
+    if asked > PORTS_PER_WORKER_MAX {
+        return Err(Refusal::ManyPorts(asked));
+    }
+    let (workers, ports) = ledger.of_owner(owner.uid).fold((0, 0), |(w, p), a| (w + 1, p + a.ports.len()));
+    for (rule, used, asked, max) in
+        [("workers_max", workers, 1, owner.workers_max), ("ports_max", ports, asked, owner.ports_max)]
+    {
+        if used + asked > max as usize {
+            return Err(Refusal::Quota { rule, owner: owner.name.to_string(), used, asked, max });
+        }
+    }
+    Ok(())
+}
+
+/// Named ports first, so that none of them is chosen for another. Also says which were chosen.
+fn choose_ports(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(Vec<Port>, Vec<usize>), Refusal> {
+    let mut ports: Vec<Option<Port>> = Vec::new();
+    for asked in &request.ports {
+        allow_bind(asked.address, owner)?;
+        let Some(host) = asked.host else {
+            ports.push(None);
+            continue;
+        };
+        let port = Port { proto: asked.proto, address: asked.address, host, worker: asked.worker };
+        if !owner.grants(host) {
+            return Err(Refusal::PortGrant { owner: owner.name.to_string(), asked: host, granted: owner.grant() });
+        }
+        if ports.iter().flatten().any(|other| other.clashes(&port)) {
+            return Err(Refusal::PortTwice(port));
+        }
+        if let Some(holder) = ledger.holder(&port) {
+            let holder = held_by(holder, owner.uid);
+            return Err(Refusal::PortTaken { host, proto: asked.proto, holder });
+        }
+        ports.push(Some(port));
+    }
+    let mut chosen = Vec::new();
+    for (index, asked) in request.ports.iter().enumerate() {
+        if ports[index].is_none() {
+            ports[index] = Some(choose_port(request, asked, &ports, (owner, ledger))?);
+            chosen.push(index);
+        }
+    }
+    Ok((ports.into_iter().flatten().collect(), chosen))
+}
+
+fn choose_port(
+    request: &LaunchRequest,
+    asked: &AskedPort,
+    others: &[Option<Port>],
+    (owner, ledger): (&Owner, &Ledger),
+) -> Result<Port, Refusal> {
+    let with = |host| Port { proto: asked.proto, address: asked.address, host, worker: asked.worker };
+    let free = |port: &Port| {
+        !request.avoid.contains(&(port.proto, port.host))
+            && !others.iter().flatten().any(|other| other.clashes(port))
+            && ledger.holder(port).is_none()
+    };
+    // The upper half first: what people name by hand lies below.
+    let halves = [32768..=u16::MAX, 1..=32767u16];
+    let candidates = halves.into_iter().flatten().filter(|host| owner.grants(*host));
+    candidates.map(with).find(free).ok_or_else(|| Refusal::NoPortFree {
+        owner: owner.name.to_string(),
+        proto: asked.proto,
+        granted: owner.grant(),
+    })
+}
+
+fn allow_bind(address: Ipv4Addr, owner: &Owner) -> Result<(), Refusal> {
+    if owner.bind.contains(&address) || owner.bind.contains(&Ipv4Addr::UNSPECIFIED) {
+        return Ok(());
+    }
+    Err(Refusal::Bind { owner: owner.name.to_string(), asked: address, granted: owner.bind.clone() })
+}
+
+fn held_by(holder: &Attachment, asker: Uid) -> String {
+    if holder.start.owner == asker { format!("your worker {}", holder.start.worker) } else { "another owner's worker".to_owned() }
+}
+
+fn choose_address(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(crate::subnet::Subnet, Ipv4Addr), Refusal> {
+    let network = request.network;
+    let subnet = ledger.subnet_for(owner, network).ok_or_else(|| Refusal::PoolFull {
+        owner: owner.name.to_string(),
+        pool: owner.pool.to_string(),
+    })?;
+    let address = ledger.free_address(owner.uid, network, subnet).ok_or_else(|| Refusal::NetworkFull {
+        owner: owner.name.to_string(),
+        network,
+        subnet: subnet.to_string(),
+        max: subnet.workers_max(),
+    })?;
+    Ok((subnet, address))
+}
+
+#[cfg(test)]
+mod tests;
