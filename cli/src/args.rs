@@ -68,17 +68,20 @@ pub enum Command {
     Version(JsonArgs),
     /// Print a completion script for a shell
     Completion(CompletionArgs),
-    //X /// Run Holdfast without systemd
-    //X Session(commands::session::SessionArgs),
+    /// Run Holdfast without systemd
+    Session(commands::session::SessionArgs),
     /// Install, look after and remove the system's Holdfast (root)
     System(commands::system::SystemArgs),
-    /*X
     /// Takes on an identity and executes a program (by a session's supervisor)
     #[command(hide = true)]
     SessionExec(crate::session::exec::ExecArgs),
     /// Keeps a session's programs running (by `session start`)
     #[command(hide = true)]
     SessionSupervise(crate::session::supervise::SuperviseArgs),
+    /// Removes what is the owner's in a session (by `session stop`)
+    #[command(hide = true)]
+    SessionClear(crate::session::clear::ClearArgs),
+    /*X
     /// Tries what a worker's cage needs (by `doctor`)
     #[command(hide = true)]
     Probe(crate::doctor::probe::ProbeArgs),

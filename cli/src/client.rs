@@ -4,6 +4,7 @@ mod candidates;
 mod trust;
 
 pub use candidates::{Candidate, Origin, session_root, sockets};
+pub use trust::check_directories;
 
 use crate::caller::Caller;
 use crate::exit::Stop;

@@ -10,6 +10,7 @@ mod commands;
 mod exit;
 mod install;
 mod out;
+mod session;
 mod sink;
 mod spec;
 mod view;

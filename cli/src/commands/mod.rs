@@ -6,7 +6,7 @@ pub mod inspect;
 pub mod list;
 pub mod logs;
 pub mod run;
-//X pub mod session;
+pub mod session;
 pub mod several;
 pub mod status;
 pub mod system;
@@ -39,10 +39,11 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Version(args) => status::version(&args),
         //X Command::Doctor(args) => doctor::run(&args, owner),
         Command::Completion(args) => completion::run(&args),
-        //X Command::Session(args) => session::run(args, owner),
+        Command::Session(args) => session::run(args, owner),
         Command::System(args) => system::run(args, &Layout::system()),
-        //X Command::SessionExec(args) => crate::session::exec::run(&args),
-        //X Command::SessionSupervise(args) => crate::session::supervise::run(&args),
+        Command::SessionExec(args) => crate::session::exec::run(&args, owner),
+        Command::SessionSupervise(args) => crate::session::supervise::run(&args, owner),
+        Command::SessionClear(args) => crate::session::clear::run(&args, owner),
         //X Command::Probe(args) => crate::doctor::probe::run(&args),
     }
 }
