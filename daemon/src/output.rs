@@ -84,7 +84,7 @@ impl Reader {
                 Some(newlines) => newlines,
                 None if records.is_empty() => continue,
                 None if lines == 0 => return Ok(Self::at(log_dir, segment, 0)),
-                None => lines + u64::from(records.last().is_some_and(|record| record.ends_line)),
+                None => lines.saturating_add(u64::from(records.last().is_some_and(|record| record.ends_line))),
             };
             match seek_back(&records, newlines) {
                 Ok((record, nth)) => {
@@ -118,7 +118,17 @@ impl Reader {
             let Some(number) = numbers(&self.dir)?.into_iter().find(|&number| number >= self.next) else {
                 return Ok(pieces);
             };
-            let Some((segment, header)) = Segment::open(&self.dir, number)? else { return Ok(pieces) };
+            let (segment, header) = match Segment::open(&self.dir, number) {
+                Ok(Some(opened)) => opened,
+                Ok(None) => return Ok(pieces),
+                // What it held is told as missing by the offset of the one after it.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::warn!(dir = %self.dir.display(), number, %error, "left out");
+                    self.next = number + 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if let Some(position) = self.position.filter(|&position| header.offset > position) {
                 pieces.push(Piece::Missing(header.offset - position));
             }
@@ -227,8 +237,8 @@ impl Segment {
         let mut block = vec![0; RECORD_HEADER_BYTES + PAYLOAD_BYTES_MAX];
         let len = read_full(&self.file, &mut block, self.at)?;
         let payload = block.get(RECORD_HEADER_BYTES..len).unwrap_or_default();
-        let newlines = payload.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index + 1);
-        Ok(newlines.skip(usize::try_from(nth).unwrap_or(usize::MAX).saturating_sub(1)).next().unwrap_or(0))
+        let mut newlines = payload.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index + 1);
+        Ok(newlines.nth(usize::try_from(nth).unwrap_or(usize::MAX).saturating_sub(1)).unwrap_or(0))
     }
 }
 

@@ -9,7 +9,7 @@ use holdfast_proto::words::Generation;
 use std::time::Duration;
 
 /// What the owner asks for.
-#[cfg_attr(not(test), expect(dead_code, reason = "the verbs suspend and resume come with the issue that freezes"))]
+#[allow(dead_code, reason = "the verbs suspend and resume come with the issue that freezes")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Run it; refused where it is live.
@@ -31,7 +31,7 @@ pub enum Command {
 }
 
 /// What was seen of one generation.
-#[cfg_attr(not(test), expect(dead_code, reason = "the verbs suspend and resume come with the issue that freezes"))]
+#[allow(dead_code, reason = "the verbs suspend and resume come with the issue that freezes")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// The program has been executed, at this time.
