@@ -79,6 +79,20 @@ impl Caller {
                 && nix::unistd::setuid(Uid::from_raw(0)).is_err(),
             "root's rights could not be given up"
         );
+        leave_terminal();
+        // The daemon looks at the namespaces of who calls (threat T34), which the kernel allows for dumpable ones
+        // alone. It lets the owner trace this process too, which holds nothing of root's any more.
+        nix::sys::prctl::set_dumpable(true)?;
         Ok(())
+    }
+}
+
+/// Without a controlling terminal, whoever takes this process over can type nothing into root's (TIOCSTI).
+fn leave_terminal() {
+    let leads = nix::unistd::getsid(None) == Ok(nix::unistd::getpid());
+    // A leader would take the terminal from its whole session; it is root's own shell, not somebody's command.
+    if !leads && let Ok(terminal) = std::fs::File::open("/dev/tty") {
+        // Where there is none, there is none to leave.
+        let _ = crate::sys::leave_terminal(&terminal);
     }
 }

@@ -13,6 +13,7 @@ mod out;
 mod session;
 mod sink;
 mod spec;
+mod sys;
 mod view;
 
 use clap::Parser;

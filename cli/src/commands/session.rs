@@ -147,6 +147,8 @@ fn start(session: &Session) -> anyhow::Result<ExitCode> {
     let log = record::log_path(session);
     let log_file = std::fs::File::options().append(true).create(true).mode(0o644).open(&log);
     let log_file = log_file.with_context(|| format!("cannot open {}", log.display()))?;
+    // Whoever waits for the end of a pipe that was left open here shall not wait for the session's.
+    crate::sys::close_on_exec_from(3).context("cannot close what was left open")?;
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--owner", session.owner.owner.as_str(), "session-supervise", "--root"])
         .arg(session.layout.root())
@@ -157,7 +159,13 @@ fn start(session: &Session) -> anyhow::Result<ExitCode> {
         .stderr(log_file)
         .spawn()
         .context("cannot start the supervisor")?;
-    if let Some(why) = await_daemon(session, &mut child)? {
+    let unhealthy = await_daemon(session, &mut child).inspect_err(|_| {
+        // What did not start is not left half running; workers of an earlier session go on.
+        if let Ok(Some(supervisor)) = record::supervisor(session) {
+            let _ = supervisor.end(STOP_MAX);
+        }
+    })?;
+    if let Some(why) = unhealthy {
         tell(&format!("the daemon answers, but not all is well: {why}"));
     }
     greet(session);

@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-const MOUNT: &str = "/sys/fs/cgroup";
+/// Where cgroup v2 may be mounted: alone, or beside v1.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// What is given to the owner beside the directory (systemd: `cg_set_access`); not all are on every kernel.
 const FILES: [&str; 3] = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
 /// Levels below the launcher's that it makes: `w-<id>/worker`.
@@ -20,9 +21,6 @@ const LEVELS_MAX: usize = 3;
 pub fn make(session: &Session) -> io::Result<PathBuf> {
     if !session.owner.is_root {
         return Err(io::Error::other("an ordinary user's session divides none"));
-    }
-    if !Path::new(MOUNT).join("cgroup.subtree_control").exists() && !Path::new(MOUNT).join("cgroup.procs").exists() {
-        return Err(io::Error::other("cgroup v2 is not mounted at /sys/fs/cgroup"));
     }
     let path = place(session)?;
     match std::fs::create_dir(&path) {
@@ -50,7 +48,10 @@ pub fn remove(session: &Session) {
 /// Named by the session's directory itself, so that its next supervisor finds it, and another session another.
 fn place(session: &Session) -> io::Result<PathBuf> {
     let root = session.layout.root().metadata()?;
-    Ok(Path::new(MOUNT).join(format!("holdfast-session-{:x}-{:x}", root.dev(), root.ino())))
+    // This file is v2's alone, and there below the root too where controllers are off.
+    let mount = MOUNTS.into_iter().find(|mount| Path::new(mount).join("cgroup.subtree_control").exists());
+    let mount = mount.ok_or_else(|| io::Error::other(format!("cgroup v2 is not mounted at {}", MOUNTS[0])))?;
+    Ok(Path::new(mount).join(format!("holdfast-session-{:x}-{:x}", root.dev(), root.ino())))
 }
 
 fn remove_below(path: &Path, levels: usize) {

@@ -6,6 +6,7 @@ use anyhow::Context;
 use caps::{CapSet, Capability, CapsHashSet};
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
 use nix::unistd::{Gid, Uid};
 use rustix::fs::Mode;
 use rustix::io::FdFlags;
@@ -53,6 +54,8 @@ pub fn run(args: &ExecArgs, owner: Option<&str>) -> anyhow::Result<ExitCode> {
     std::env::set_current_dir("/")?;
     rustix::process::umask(Mode::from_bits_truncate(0o077));
     raise_files_max();
+    // The supervisor hears its signals by signalfd; its mask would go on into the program.
+    SigSet::all().thread_unblock()?;
     take_identity(&session, args.role)?;
     let program = args.folder.join(args.role.file_name());
     let mut command = Command::new(&program);

@@ -105,7 +105,6 @@ fn hear_signals() -> anyhow::Result<SignalFd> {
     for signal in [Sig::SIGCHLD, Sig::SIGTERM, Sig::SIGINT, Sig::SIGHUP] {
         heard.add(signal);
     }
-    // Programs are started with an empty mask again: std's Command sees to it.
     heard.thread_block().context("cannot block signals")?;
     SignalFd::with_flags(&heard, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("cannot make a signalfd")
 }

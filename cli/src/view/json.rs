@@ -131,7 +131,7 @@ pub struct StatusJson {
 /// One program of `status --json`.
 #[derive(Debug, Serialize)]
 pub struct ProgramJson {
-    /// `daemon`, `helper`, `launcher`.
+    /// `holdfastd`, `holdfast-helper`, `holdfast-launcher`.
     pub name: String,
     /// Of the running program, which an update may have left behind.
     pub version: Option<String>,
@@ -230,7 +230,7 @@ pub fn status(reply: &StatusReply, release: Option<String>) -> StatusJson {
 /// The programs of [`status`]; the daemon is healthy, since it answered.
 pub fn programs(reply: &StatusReply) -> Vec<ProgramJson> {
     let daemon = ProgramJson {
-        name: "daemon".to_owned(),
+        name: "holdfastd".to_owned(),
         version: some_text(&reply.version),
         pid: some_number(reply.pid),
         generation: Some(reply.epoch),
