@@ -46,12 +46,15 @@ fn what_cannot_be_executed_is_126_or_127_and_says_what() {
     let failed = |change: &dyn Fn(&mut holdfast_launcher::orders::Orders)| {
         let mut orders = stage.orders(&["/bin/true"]);
         change(&mut orders);
-        let prepared = stage.prepare(&orders);
-        let said = match stage.hear().0 {
-            FromLauncher::Failed { failure, .. } => failure,
-            other => panic!("{other:?}"),
+        stage.ask_prepare(&orders, 1);
+        // A shim may be gone before it is announced.
+        let said = loop {
+            match stage.hear().0 {
+                FromLauncher::Failed { failure, .. } => break failure,
+                FromLauncher::Prepared { .. } => {}
+                other => panic!("{other:?}"),
+            }
         };
-        wait_gone(&prepared.pidfd);
         match record(&orders).outcome {
             Outcome::NotStarted { code, failure } if failure == said => (code, failure.step, failure.errno),
             other => panic!("{other:?}"),
@@ -243,7 +246,7 @@ fn a_launch_that_is_not_released_is_undone() {
 
 #[test]
 fn workers_sit_in_cgroups_of_their_own_which_go_with_them() {
-    let Some((mut stage, cgroup)) = Stage::set_delegated("cgroups") else { return };
+    let Some((cgroup, mut stage)) = Stage::set_delegated("cgroups") else { return };
     assert_eq!(cgroup.members("launcher"), [stage.launcher_pid()]);
     let orders = stage.orders(&["sh", "-c", "grep ^0:: /proc/self/cgroup; sleep 1"]);
     let prepared = stage.launch(&orders);

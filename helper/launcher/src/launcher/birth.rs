@@ -2,7 +2,7 @@
 
 use crate::cgroups::{Cgroups, Place};
 use crate::{packet, sys};
-use holdfast_launcher::launch::{Failure, ShimWord};
+use holdfast_launcher::launch::{Failure, PACKET_BYTES_MAX, ShimWord};
 use holdfast_proto::words::WorkerId;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -100,9 +100,10 @@ impl Nursery {
             }
             Ok(sys::Forked::Parent { pid, pidfd }) => {
                 dumpable(DumpableBehavior::NotDumpable)?;
-                let netns = open_netns(pid).inspect_err(|_| {
+                let netns = open_netns(pid).map_err(|failed| {
                     // It cannot be wired, so it must not go on. It fails only where it is gone already.
                     let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+                    last_word(&ours).unwrap_or(failed)
                 })?;
                 Ok(Newborn { pid, pidfd, netns, pair: ours })
             }
@@ -174,6 +175,16 @@ fn keep_capabilities() -> Result<(), Failure> {
 fn open_netns(pid: u32) -> Result<OwnedFd, Failure> {
     rustix::fs::open(format!("/proc/{pid}/ns/net"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(failure("open netns"))
+}
+
+/// Why a shim ended that was gone before its namespace could be opened, if it had time to say so.
+fn last_word(pair: &OwnedFd) -> Option<Failure> {
+    let mut buffer = [0; PACKET_BYTES_MAX];
+    let (len, _) = packet::receive(pair.as_fd(), &mut buffer).ok()?;
+    match ShimWord::decode(&buffer[..len]).ok()? {
+        ShimWord::Failed(failure) => Some(failure),
+        ShimWord::Ready | ShimWord::Go(_) => None,
+    }
 }
 
 fn dumpable(behavior: DumpableBehavior) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! Who the launcher is: the owner, with no capability, from its first instruction.
 
 use rustix::process::DumpableBehavior;
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// This process is not what a launcher has to be.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +33,17 @@ pub fn confine() -> Result<(), IdentityError> {
         return Err(IdentityError::Root);
     }
     let sets = rustix::thread::capabilities(None).map_err(step("read its capabilities"))?;
-    let held = sets.effective | sets.permitted | sets.inheritable;
+    let held = sets.effective | sets.permitted;
     if !held.is_empty() {
         return Err(IdentityError::Capabilities(held));
+    }
+    // Inheritable ones are no power yet, and what starts a session (a container's first shell) may leave some.
+    rustix::thread::clear_ambient_capability_set().map_err(step("clear ambient capabilities"))?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).map_err(step("clear inheritable capabilities"))?;
+    if rustix::thread::capabilities(None).map_err(step("read its capabilities"))? != sets {
+        return Err(IdentityError::NotKept("an empty set of capabilities"));
     }
     rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
     if !rustix::thread::no_new_privs().map_err(step("read no_new_privs"))? {

@@ -16,13 +16,17 @@ use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Of the host's root, not bound: the host's own business, homes, and what the worker has its own of.
 const NOT_BOUND: &[&[u8]] =
     &[b"boot", b"dev", b"home", b"lost+found", b"media", b"mnt", b"proc", b"root", b"run", b"sys", b"tmp"];
+
+/// In `/etc`, the worker's own.
+const NAME_FILES: &[&str] = &["hosts", "resolv.conf"];
 
 /// Set on everything that the worker sees.
 pub const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
@@ -111,16 +115,37 @@ fn bind_host(root: &OwnedFd) -> Result<(), Halt> {
                 rustix::fs::symlinkat(target, root, name).step(step())?;
             }
             FileType::Directory => {
-                let tree = clone_tree(&top, name, true).step(step())?;
+                rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)).step(step())?;
+                let missing = if name == c"etc" { missing_name_files(&top) } else { Vec::new() };
+                let tree = if missing.is_empty() { clone_tree(&top, name, true) } else { filled_etc(root, &missing) };
+                let tree = tree.step(step())?;
                 let read_only = PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
                 sys::mount_setattr(tree.as_fd(), c"", true, read_only.bits().into(), libc::MS_PRIVATE).step(step())?;
-                rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)).step(step())?;
-                move_mount(&tree, c"", root, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(step())?;
+                attach(&tree, root, Path::new(OsStr::from_bytes(name.to_bytes()))).step(step())?;
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// What the host's `/etc` lacks to bind the worker's files on: a minimal host may have neither.
+fn missing_name_files(top: &OwnedFd) -> Vec<&'static str> {
+    let missing = |name: &&str| {
+        rustix::fs::statat(top, format!("etc/{name}"), AtFlags::SYMLINK_NOFOLLOW).err() == Some(Errno::NOENT)
+    };
+    NAME_FILES.iter().copied().filter(missing).collect()
+}
+
+/// The host's `/etc` with empty files for those it lacks: a read-only overlay, whose upper layer stays below it.
+fn filled_etc(root: &OwnedFd, missing: &[&str]) -> rustix::io::Result<OwnedFd> {
+    let files = tmpfs(&[("mode", "0755"), ("size", "64k")])?;
+    for name in missing {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        rustix::fs::openat(&files, *name, flags, Mode::from_raw_mode(0o644))?;
+    }
+    attach(&files, root, Path::new("etc"))?;
+    filesystem("overlay", &[("lowerdir", &format!("{BUILDING_SITE}/etc:/etc"))], MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 fn own_directories(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {
@@ -140,7 +165,7 @@ fn own_directories(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {
     Ok(())
 }
 
-/// `/etc/hosts` and `/etc/resolv.conf`. A host without these files has workers without them.
+/// `/etc/hosts` and `/etc/resolv.conf`.
 fn name_files(orders: &Orders, places: &Places, root: &OwnedFd, ours: &Ours) -> Result<(), Halt> {
     let read_only = PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let hosts = clone_tree(&places.hosts, c"", false).step("bind the hosts file")?;

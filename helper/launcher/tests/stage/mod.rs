@@ -63,7 +63,7 @@ impl Stage {
     }
 
     /// The same with a launcher that starts in a cgroup that is its own, as a unit with `Delegate=yes` has it.
-    pub fn set_delegated(test: &str) -> Option<(Self, Delegated)> {
+    pub fn set_delegated(test: &str) -> Option<(Delegated, Self)> {
         let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
             .into_iter()
             .find(|mount| rustix::process::geteuid().is_root() && Path::new(mount).join("cgroup.procs").exists());
@@ -73,7 +73,9 @@ impl Stage {
         };
         let cgroup = Delegated(Path::new(mount).join(format!("hf-stage-{}", std::process::id())));
         fs::create_dir(&cgroup.0).unwrap();
-        Some((Self::set_in(test, Some(&cgroup))?, cgroup))
+        let stage = Self::set_in(test, Some(&cgroup))?;
+        // In this order a test drops the stage first.
+        Some((cgroup, stage))
     }
 
     fn set_in(test: &str, cgroup: Option<&Delegated>) -> Option<Self> {
