@@ -2,7 +2,9 @@
 //!
 //! Workers have the owner's uid, so the uid alone proves nothing (threat T34): the caller's user namespace must be
 //! ours too. It is read from `/proc/<pid>/ns/user` while a pidfd pins the caller: SO_PEERPIDFD (Linux 6.5), else
-//! pidfd_open(2) of SO_PEERCRED's pid. What cannot be read is refused.
+//! pidfd_open(2) of SO_PEERCRED's pid. That link of a caller that is not dumpable (root's CLI, which became the owner)
+//! is closed to us; then its id maps must be ours and its pid must be a pid of our own pid namespace: a worker is in one
+//! of its own, and no unprivileged process can write the host's map. What cannot be read is refused.
 //!
 //! This needs a thread of its own, outside the Landlock domain: from inside one, ptrace access to anybody outside,
 //! and so that link, is denied (landlock(7)). The thread accepts, looks, and hands over; it reads nothing from callers.
@@ -48,13 +50,13 @@ pub struct Accepted {
 /// Starts accepting for `uid` in a thread of its own. To be called before the calling thread enters Landlock.
 pub fn accept(listener: UnixListener, uid: u32) -> io::Result<mpsc::Receiver<Accepted>> {
     let (accepted, incoming) = mpsc::channel(QUEUE_MAX);
-    let ours = user_namespace("self")?;
+    let ours = Home::read()?;
     listener.set_nonblocking(false)?;
     std::thread::Builder::new().name("accept".into()).spawn(move || accept_all(&listener, uid, &ours, &accepted))?;
     Ok(incoming)
 }
 
-fn accept_all(listener: &UnixListener, uid: u32, ours: &PathBuf, accepted: &mpsc::Sender<Accepted>) {
+fn accept_all(listener: &UnixListener, uid: u32, ours: &Home, accepted: &mpsc::Sender<Accepted>) {
     let open = Arc::new(());
     loop {
         while Arc::strong_count(&open) > CONNECTIONS_MAX {
@@ -92,7 +94,7 @@ enum Refusal {
     Unreadable { pid: i32, source: io::Error },
 }
 
-fn examine(stream: &UnixStream, uid: u32, ours: &PathBuf) -> Result<(), Refusal> {
+fn examine(stream: &UnixStream, uid: u32, ours: &Home) -> Result<(), Refusal> {
     let credentials = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)
         .map_err(|errno| Refusal::Unreadable { pid: 0, source: errno.into() })?;
     if credentials.uid() != uid {
@@ -101,9 +103,16 @@ fn examine(stream: &UnixStream, uid: u32, ours: &PathBuf) -> Result<(), Refusal>
     let unreadable = |source| Refusal::Unreadable { pid: credentials.pid(), source };
     let pidfd = pin(stream, credentials.pid()).map_err(unreadable)?;
     let pid = pid_of(&pidfd).map_err(unreadable)?;
-    let theirs = user_namespace(&pid.to_string()).map_err(unreadable)?;
-    if theirs != *ours {
-        return Err(Refusal::Namespace { pid, theirs: theirs.display().to_string() });
+    match user_namespace(&pid.to_string()) {
+        Ok(theirs) if theirs == ours.namespace => {}
+        Ok(theirs) => return Err(Refusal::Namespace { pid, theirs: theirs.display().to_string() }),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let theirs = id_maps(&pid.to_string()).map_err(unreadable)?;
+            if theirs != ours.id_maps || pid_depth(&pidfd).map_err(unreadable)? != 1 {
+                return Err(Refusal::Namespace { pid, theirs: "unreadable, with other id maps or pids".into() });
+            }
+        }
+        Err(error) => return Err(unreadable(error)),
     }
     // Still there: so the link read was that process's, not of a later one with its number.
     match pid_of(&pidfd) {
@@ -124,10 +133,39 @@ fn pin(stream: &UnixStream, pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// The caller's pid; an error once it was reaped (`Pid:` is then -1).
 fn pid_of(pidfd: &impl AsFd) -> io::Result<u32> {
+    fdinfo(pidfd, "Pid:")?.trim().parse().map_err(|_| io::ErrorKind::NotFound.into())
+}
+
+/// In how many pid namespaces, from ours inwards, it has a pid.
+fn pid_depth(pidfd: &impl AsFd) -> io::Result<usize> {
+    Ok(fdinfo(pidfd, "NSpid:")?.split_whitespace().count())
+}
+
+fn fdinfo(pidfd: &impl AsFd, field: &str) -> io::Result<String> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd()))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"));
-    line.and_then(|pid| pid.trim().parse().ok()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    let value = text.lines().find_map(|line| line.strip_prefix(field));
+    value.map(str::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// Where this daemon is.
+#[derive(Debug)]
+struct Home {
+    namespace: PathBuf,
+    id_maps: [String; 2],
+}
+
+impl Home {
+    fn read() -> io::Result<Self> {
+        Ok(Self { namespace: user_namespace("self")?, id_maps: id_maps("self")? })
+    }
+}
+
+/// As user_namespaces(7) shows them to us.
+fn id_maps(pid: &str) -> io::Result<[String; 2]> {
+    let read = |map| std::fs::read_to_string(format!("/proc/{pid}/{map}"));
+    Ok([read("uid_map")?, read("gid_map")?])
 }
 
 fn user_namespace(pid: &str) -> io::Result<PathBuf> {
