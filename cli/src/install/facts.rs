@@ -65,13 +65,11 @@ impl ReleaseFacts {
     pub fn of(folder: &Folder) -> anyhow::Result<Self> {
         let (mut units, mut conf) = (BTreeMap::new(), BTreeMap::new());
         for file in folder.release().files() {
-            match file.role {
-                Role::Unit => drop(units.insert(file.name.clone(), folder.read(&file.name)?)),
-                Role::Conf => {
-                    let text = String::from_utf8(folder.read(&file.name)?).with_context(|| file.name.clone())?;
-                    conf.insert(file.name.clone(), text);
-                }
-                Role::Cli | Role::Daemon | Role::Helper | Role::Launcher | Role::Shim | Role::Doc => {}
+            if let Some(unit) = file.unit_name() {
+                units.insert(unit, folder.read(&file.name)?);
+            } else if file.role == Role::Conf {
+                let text = String::from_utf8(folder.read(&file.name)?).with_context(|| file.name.clone())?;
+                conf.insert(file.name.clone(), text);
             }
         }
         let release = folder.release();

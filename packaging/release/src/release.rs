@@ -226,6 +226,12 @@ impl Release {
 }
 
 impl ReleaseFile {
+    /// What systemd calls this file, if it is a unit. Release format 1 has no '@' in names, so a template travels as
+    /// `NAME.template.service`.
+    pub fn unit_name(&self) -> Option<String> {
+        (self.role == Role::Unit).then(|| self.name.replacen(".template.", "@.", 1))
+    }
+
     fn check(&self, sums: &Sums) -> Result<(), Refusal> {
         let name = self.name.clone();
         if self.name.parse::<FileName>().is_err() || sums.digest(&name).is_none() {
