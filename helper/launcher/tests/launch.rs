@@ -1,6 +1,7 @@
 //! Real launches by the real launcher and shim: what a worker finds, leaves, and cannot do.
 
-#[allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+
 mod stage;
 
 use holdfast_launcher::control::Report;
@@ -42,6 +43,12 @@ fn what_cannot_be_executed_is_126_or_127_and_says_what() {
         other => panic!("{other:?}"),
     };
     assert_eq!(not_started(stage.orders(&["nosuch"])), (127, "program nosuch".to_owned(), libc::ENOENT));
+    let mut orders = stage.orders(&["/bin/true"]);
+    orders.control_dir = "/nope".into();
+    stage.ask_prepare(&orders, 1);
+    let Outcome::NotStarted { code: 125, failure } = record(&orders).outcome else { panic!("executed") };
+    assert_eq!(failure.step, "control directory /nope");
+    while !matches!(stage.hear().0, FromLauncher::Failed { .. }) {}
     assert_eq!(not_started(stage.orders(&["/etc/passwd"])), (126, "program /etc/passwd".to_owned(), libc::EACCES));
     let failed = |change: &dyn Fn(&mut holdfast_launcher::orders::Orders)| {
         let mut orders = stage.orders(&["/bin/true"]);
@@ -120,8 +127,8 @@ fn worker_has_descriptors_0_to_2_and_no_privilege() {
         .chain(["NoNewPrivs:\t1".to_owned(), "Seccomp:\t2".to_owned(), uid, "/".to_owned()])
         .collect();
     assert_eq!(out.lines().collect::<Vec<_>>(), expected);
-    let (_, out) =
-        stage.sh("unshare -U true && echo new; mount -t tmpfs x /tmp && echo mounted; kill -9 1; echo alive");
+    let (_, out) = stage
+        .sh("unshare -U true && echo new; mount -t tmpfs x /tmp && echo mounted; kill -9 1; ls /proc/1/fd; echo alive");
     assert_eq!(out, "alive\n");
 }
 
@@ -363,17 +370,26 @@ fn await_true(condition: impl Fn() -> bool) {
 #[test]
 fn figures() {
     let Some(stage) = Stage::set("figures") else { return };
-    let mut times: Vec<Duration> = (0..50)
+    let open = || fs::read_dir(format!("/proc/{}/fd", stage.launcher_pid())).unwrap().count();
+    let open_before = open();
+    let mut times: Vec<[Duration; 3]> = (0..100)
         .map(|_| {
             let orders = stage.orders(&["/bin/true"]);
             let began = Instant::now();
-            stage.launch(&orders);
+            let prepared = stage.prepare(&orders);
+            let paused = began.elapsed();
+            stage.release(&prepared, Wiring::default());
+            let released = began.elapsed();
             record(&orders);
-            began.elapsed()
+            [paused, released, began.elapsed()]
         })
         .collect();
-    times.sort();
-    println!("Prepare to record of /bin/true: min {:?} median {:?} p90 {:?}", times[0], times[25], times[45]);
+    assert_eq!(open(), open_before, "descriptors of the launcher after 100 launches");
+    for (index, what) in ["Prepared", "Released", "record of /bin/true"].into_iter().enumerate() {
+        times.sort_by_key(|time| time[index]);
+        let at = |n: usize| times[n][index];
+        println!("Prepare to {what}: min {:?} median {:?} p90 {:?}", at(0), at(50), at(90));
+    }
     let shims: Vec<_> = (0..20).map(|_| stage.launch(&stage.orders(&["sleep", "6"]))).collect();
     std::thread::sleep(Duration::from_secs(2));
     let pss: u64 = shims.iter().map(|shim| pss_kib(shim.shim_pid)).sum();

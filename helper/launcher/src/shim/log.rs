@@ -174,8 +174,7 @@ impl Log {
         let Ok(reader) = file.try_clone().map(std::fs::File::from) else { return };
         let found = scan(std::io::BufReader::new(reader));
         self.totals = Totals { offset: header.offset + found.bytes + found.gaps, dropped: header.dropped + found.gaps };
-        let cut = rustix::fs::ftruncate(&file, found.len).is_ok();
-        if cut && !found.damaged {
+        if !found.damaged && rustix::fs::ftruncate(&file, found.len).is_ok() {
             self.segment = Some(Segment { file, len: found.len });
         }
     }
@@ -255,4 +254,86 @@ fn scan(mut segment: impl Read) -> Found {
 
 fn skip(segment: &mut impl Read, len: u64) -> bool {
     std::io::copy(&mut segment.take(len), &mut std::io::sink()).is_ok_and(|skipped| skipped == len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(stream: Stream, payload: &[u8]) -> Vec<u8> {
+        let header = RecordHeader { time_ns: 1, len: payload.len() as u32, stream };
+        [&header.encode()[..], payload].concat()
+    }
+
+    fn segment(parts: &[&[u8]]) -> Vec<u8> {
+        [&SegmentHeader { offset: 100, dropped: 10 }.encode()[..], &parts.concat()].concat()
+    }
+
+    #[test]
+    fn a_segment_is_counted_up_to_its_last_whole_record() {
+        let (out, err) = (record(Stream::Stdout, b"hello"), record(Stream::Stderr, b"!"));
+        let gap = record(Stream::Gap, &7u64.to_le_bytes());
+        let whole = segment(&[&out, &gap, &err]);
+        let counted = Found { len: whole.len() as u64, bytes: 6, gaps: 7, damaged: false };
+        assert_eq!(scan(&whole[..]), counted);
+        let cut_off = [&whole[..], &out[..out.len() - 1]].concat();
+        assert_eq!(scan(&cut_off[..]), counted);
+        let within_a_header = [&whole[..], &out[..3]].concat();
+        assert_eq!(scan(&within_a_header[..]), counted);
+    }
+
+    #[test]
+    fn what_is_no_record_is_damage() {
+        assert!(scan(&segment(&[&[0xff; 64]])[..]).damaged);
+        assert!(scan(&[1u8, 0][..]).damaged);
+    }
+
+    fn log_in(dir: &Path, bytes_max: u64) -> Log {
+        let dir = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        Log::open(dir, bytes_max, 2).unwrap()
+    }
+
+    fn feed(log: &mut Log, bytes: &[u8]) {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        assert_eq!(rustix::io::write(&write, bytes).unwrap(), bytes.len());
+        drop(write);
+        while log.take(&read, Stream::Stdout) == Flow::Some {}
+    }
+
+    #[test]
+    fn the_next_generation_goes_on_after_a_record_that_was_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        feed(&mut log_in(dir.path(), 1 << 20), b"first");
+        let path = dir.path().join(segment_name(1));
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[..], &record(Stream::Stdout, b"lost")[..18]].concat()).unwrap();
+        let mut log = log_in(dir.path(), 1 << 20);
+        feed(&mut log, b"second");
+        assert_eq!(log.totals(), (11, 0));
+        let kept = std::fs::read(&path).unwrap();
+        assert_eq!(kept[..whole.len()], whole);
+        assert!(kept.ends_with(b"second") && kept.len() == whole.len() + RECORD_HEADER_BYTES + 6);
+    }
+
+    #[test]
+    fn a_damaged_segment_is_left_and_a_new_one_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        feed(&mut log_in(dir.path(), 1 << 20), b"first");
+        std::fs::write(dir.path().join(segment_name(2)), b"nothing of ours").unwrap();
+        let mut log = log_in(dir.path(), 1 << 20);
+        feed(&mut log, b"x");
+        assert!(dir.path().join(segment_name(3)).exists());
+        assert_eq!(std::fs::read(dir.path().join(segment_name(2))).unwrap(), b"nothing of ours");
+    }
+
+    #[test]
+    fn bytes_over_the_cap_are_counted_over_generations() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..3 {
+            feed(&mut log_in(dir.path(), 8192), &[b'x'; 4000]);
+        }
+        let log = log_in(dir.path(), 8192);
+        assert_eq!(log.totals(), (12_000, 4000));
+        assert_eq!(log.numbers().count(), 2);
+    }
 }

@@ -28,6 +28,7 @@ use holdfast_launcher::launch::{PACKET_BYTES_MAX, ShimWord, Wiring};
 use holdfast_launcher::orders::{self, Orders};
 use nix::sys::signal::SigSet;
 use places::Places;
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -64,9 +65,12 @@ fn shim(memfd: OwnedFd, pair: BorrowedFd<'_>, cgroup: Option<OwnedFd>) -> Result
     rustix::thread::set_name(c"holdfast-shim").step("name")?;
     // PID 1 dies of no signal but SIGKILL from outside; blocked, none interrupts it either.
     SigSet::all().thread_block().step("block signals")?;
+    // Whatever the launcher was started from: no terminal of its reaches in here, and files get plain modes.
+    rustix::process::setsid().step("setsid")?;
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let orders = read_orders(&memfd)?;
     drop(memfd);
-    let places = Places::open(&orders, cgroup)?;
+    let places = Places::open(&orders, cgroup).inspect_err(|halt| places::leave_early(&orders, halt))?;
     let told = cage(&orders, &places).and_then(|cage| {
         packet::send(pair, &ShimWord::Ready.encode(), &[]).step("say ready")?;
         Ok(cage)
@@ -97,6 +101,7 @@ fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
     {
         std::fs::write(format!("/proc/sys/net/ipv4/{knob}"), value).step(knob)?;
     }
+    netlink::loopback_up()?;
     Ok(Cage { workdir: root::workdir(&root, &orders.workdir)?, null: root::null(&root)? })
 }
 

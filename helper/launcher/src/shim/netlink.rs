@@ -16,15 +16,17 @@ const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 const HEADER_BYTES: usize = 16;
 
-/// Loopback up; then the link with its addresses and default routes, if it has one.
+/// Loopback up: before the launcher's word, so that it costs nobody time.
+pub fn loopback_up() -> Result<(), Halt> {
+    ask(&open()?, up(LOOPBACK), "lo up")
+}
+
+/// The link with its addresses and default routes, if the worker has one.
 pub fn set_up(wiring: &Wiring) -> Result<(), Halt> {
-    let flags = SocketFlags::CLOEXEC;
-    // Protocol 0 is NETLINK_ROUTE.
-    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).step("netlink")?;
-    ask(&socket, up(LOOPBACK), "lo up")?;
     if wiring.link.is_empty() {
         return Ok(());
     }
+    let socket = open()?;
     let index = rustix::net::netdevice::name_to_index(&socket, &wiring.link).step(format!("link {}", wiring.link))?;
     for (ip, prefix) in &wiring.addresses {
         ask(&socket, address(index, *ip, *prefix), &format!("address {ip}/{prefix}"))?;
@@ -34,6 +36,11 @@ pub fn set_up(wiring: &Wiring) -> Result<(), Halt> {
         ask(&socket, default_route(index, *gateway), &format!("route by {gateway}"))?;
     }
     Ok(())
+}
+
+/// Protocol 0 is NETLINK_ROUTE.
+fn open() -> Result<OwnedFd, Halt> {
+    rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).step("netlink")
 }
 
 /// A message without its header's length and with flags that ask for an answer.

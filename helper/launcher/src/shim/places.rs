@@ -31,7 +31,6 @@ pub struct Places {
     /// Listening.
     pub listener: OwnedFd,
     record: OwnedFd,
-    record_name: String,
     generation: u64,
     /// The hosts file of its network, for the mount.
     pub hosts: OwnedFd,
@@ -54,8 +53,7 @@ impl Places {
         }
         let log =
             rustix::fs::openat(&state, "log", DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).step("log directory")?;
-        let record_name = format!(".exit.{}", orders.generation);
-        let record = reserve(&state, &record_name).step("room for the exit record")?;
+        let record = reserve(&state, orders.generation).step("room for the exit record")?;
         let hosts_step = || format!("hosts file {}", orders.hosts_file.display());
         let append = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         let hosts_append = rustix::fs::open(&orders.hosts_file, append, Mode::empty()).step(hosts_step())?;
@@ -79,7 +77,6 @@ impl Places {
             socket_inode: socket.st_ino,
             listener,
             record,
-            record_name,
             generation: orders.generation,
             hosts,
             hosts_append,
@@ -91,32 +88,19 @@ impl Places {
     /// The launch was called off: leaves no trace.
     pub fn leave_nothing(&self) {
         self.remove_socket();
-        let _ = rustix::fs::unlinkat(&self.state, &self.record_name, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&self.state, unfinished_name(self.generation), AtFlags::empty());
     }
 
     /// Leaves the record of a worker that was not executed.
     pub fn leave_not_started(&self, orders: &Orders, halt: &Halt) {
-        self.leave(&ExitRecord {
-            worker: orders.worker.clone(),
-            generation: orders.generation,
-            nonce: orders.nonce,
-            started_at_ns: 0,
-            finished_at_ns: now_ns(),
-            outcome: Outcome::NotStarted { code: halt.code, failure: halt.failure.clone() },
-            user_us: 0,
-            system_us: 0,
-            max_rss_kib: 0,
-            oom: false,
-            log_bytes: 0,
-            log_dropped_bytes: 0,
-        });
+        self.leave(&not_started(orders, halt));
     }
 
     /// Leaves the record, then takes the socket away. Tries for a minute where the disk does not take it.
     pub fn leave(&self, record: &ExitRecord) {
         let bytes = record.encode();
         for _ in 0..RECORD_TRIES {
-            match self.write_record(&bytes) {
+            match put_record(&self.state, &self.record, self.generation, &bytes) {
                 // Another record of this generation stands there: that one counts.
                 Ok(()) | Err(Errno::EXIST) => break,
                 Err(_) => std::thread::sleep(RECORD_PAUSE),
@@ -142,15 +126,6 @@ impl Places {
         }
     }
 
-    fn write_record(&self, bytes: &[u8]) -> rustix::io::Result<()> {
-        if rustix::io::pwrite(&self.record, bytes, 0)? != bytes.len() {
-            return Err(Errno::IO);
-        }
-        rustix::fs::ftruncate(&self.record, bytes.len() as u64)?;
-        let name = ExitRecord::file_name(self.generation);
-        rustix::fs::renameat_with(&self.state, &self.record_name, &self.state, &name, RenameFlags::NOREPLACE)
-    }
-
     /// Unless a later generation's shim has put its own there.
     fn remove_socket(&self) {
         let ours = rustix::fs::statat(&self.control, &self.socket_name, AtFlags::SYMLINK_NOFOLLOW)
@@ -166,13 +141,52 @@ pub fn now_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
 
-fn reserve(state: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+/// Leaves the record where [`Places::open`] itself failed, if there is at least a state directory.
+pub fn leave_early(orders: &Orders, halt: &Halt) {
+    let Ok(state) = rustix::fs::open(&orders.state_dir, DIRECTORY, Mode::empty()) else { return };
+    if let Ok(record) = reserve(&state, orders.generation) {
+        // The launcher hears of the failure in any case.
+        let _ = put_record(&state, &record, orders.generation, &not_started(orders, halt).encode());
+    }
+}
+
+fn not_started(orders: &Orders, halt: &Halt) -> ExitRecord {
+    ExitRecord {
+        worker: orders.worker.clone(),
+        generation: orders.generation,
+        nonce: orders.nonce,
+        started_at_ns: 0,
+        finished_at_ns: now_ns(),
+        outcome: Outcome::NotStarted { code: halt.code, failure: halt.failure.clone() },
+        user_us: 0,
+        system_us: 0,
+        max_rss_kib: 0,
+        oom: false,
+        log_bytes: 0,
+        log_dropped_bytes: 0,
+    }
+}
+
+fn unfinished_name(generation: u64) -> String {
+    format!(".{}", ExitRecord::file_name(generation))
+}
+
+fn reserve(state: &OwnedFd, generation: u64) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::openat(state, name, flags, Mode::RUSR | Mode::WUSR)?;
+    let file = rustix::fs::openat(state, unfinished_name(generation), flags, Mode::RUSR | Mode::WUSR)?;
     match rustix::io::pwrite(&file, &[0; RECORD_BYTES], 0)? {
         RECORD_BYTES => Ok(file),
         _ => Err(Errno::NOSPC),
     }
+}
+
+fn put_record(state: &OwnedFd, record: &OwnedFd, generation: u64, bytes: &[u8]) -> rustix::io::Result<()> {
+    if rustix::io::pwrite(record, bytes, 0)? != bytes.len() {
+        return Err(Errno::IO);
+    }
+    rustix::fs::ftruncate(record, bytes.len() as u64)?;
+    let (from, to) = (unfinished_name(generation), ExitRecord::file_name(generation));
+    rustix::fs::renameat_with(state, from, state, to, RenameFlags::NOREPLACE)
 }
 
 /// Through /proc/self/fd: the path may be longer than a socket address. A socket that an earlier shim left goes.

@@ -349,13 +349,16 @@ pub fn record(orders: &Orders) -> ExitRecord {
     let until = Instant::now() + PATIENCE;
     while !path.exists() {
         assert!(Instant::now() < until, "no record at {path:?}");
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_micros(50));
     }
     ExitRecord::decode(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Segments in their order, each with its records.
-pub fn segments(orders: &Orders) -> Vec<(u64, SegmentHeader, Vec<(RecordHeader, Vec<u8>)>)> {
+/// Number, head and records.
+pub type Segment = (u64, SegmentHeader, Vec<(RecordHeader, Vec<u8>)>);
+
+/// In their order.
+pub fn segments(orders: &Orders) -> Vec<Segment> {
     let mut all = Vec::new();
     for entry in fs::read_dir(orders.state_dir.join("log")).unwrap() {
         let entry = entry.unwrap();
