@@ -289,12 +289,12 @@ impl Drop for Delegated {
     }
 }
 
-/// By setpriv, so that root puts it into its cgroup first; the cgroup's root, where systemd starts a unit's main.
+/// By setpriv, bounded as by the unit, so that root puts it into its cgroup first; the cgroup's root, where systemd starts a unit's main.
 fn start_launcher(root: &Path, uid: u32, cgroup: Option<&Path>) -> Child {
     let enter = cgroup.map_or(String::new(), |cgroup| format!("echo 0 > {}/cgroup.procs && ", cgroup.display()));
     let program = programs().join("holdfast-launcher");
     let script = format!(
-        "{enter}exec setpriv --reuid {uid} --regid {uid} --clear-groups {} --owner {OWNER} --root {}",
+        "{enter}exec setpriv --reuid {uid} --regid {uid} --clear-groups --bounding-set -all {} --owner {OWNER} --root {}",
         program.display(),
         root.display()
     );
