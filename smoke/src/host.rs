@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,16 @@ impl Host {
     /// A fresh host: no Holdfast, the users of [`crate::USERS`], the release folder at hand (not installed).
     pub fn boot() -> Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let first = MADE.fetch_add(1, Ordering::Relaxed);
-        if first == 0 {
-            ensure!(rustix::process::geteuid().is_root(), "scenarios boot containers: run them as root (smoke/test)");
-            sweep::sweep()?;
+        static SWEPT: Mutex<bool> = Mutex::new(false);
+        ensure!(rustix::process::geteuid().is_root(), "scenarios boot containers: run them as root (smoke/test)");
+        {
+            let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
+            if !*swept {
+                sweep::sweep()?;
+                *swept = true;
+            }
         }
-        let name = sweep::name(first);
+        let name = sweep::name(MADE.fetch_add(1, Ordering::Relaxed));
         let began = Instant::now();
         let groups = cgroup::create(&name)?;
         let root = layers(&name)?;
@@ -87,7 +92,7 @@ impl Host {
     pub(crate) fn enter(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8");
-        command.args(["-t", &self.leader.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "--wd=/", "--"]);
+        command.args(["-t", &self.leader.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "--"]);
         command
     }
 

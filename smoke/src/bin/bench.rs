@@ -40,11 +40,11 @@ fn latency(host: &Host) -> Result<()> {
     host.alice().run_worker("--name resident -- sleep infinity")?;
     let line = format!(
         "timer {rounds} fork+exec /bin/true \
-         -- bwrap bwrap --unshare-all --ro-bind / / --dev /dev --proc /proc /bin/true \
-         -- none holdfast run --rm --net none -- /bin/true \
-         -- bridge holdfast run --rm --net bridge -- /bin/true \
-         -- version holdfast version \
-         -- ps holdfast ps"
+         --- bwrap bwrap --unshare-all --ro-bind / / --dev /dev --proc /proc /bin/true \
+         --- none holdfast run --rm --net none -- /bin/true \
+         --- bridge holdfast run --rm --net bridge -- /bin/true \
+         --- version holdfast version \
+         --- ps holdfast ps"
     );
     let times: BTreeMap<String, Times> = host.alice().run_within(Duration::from_secs(900), &line)?.ok()?.json()?;
     host.alice().remove_all()?;

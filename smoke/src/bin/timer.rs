@@ -1,4 +1,4 @@
-//! Times whole commands from process start to exit, side by side: `timer ROUNDS NAME PROGRAM ARGS… [-- NAME PROGRAM ARGS…]…`
+//! Times whole commands from process start to exit, side by side: `timer ROUNDS NAME PROGRAM ARGS… [--- NAME PROGRAM ARGS…]…`
 //!
 //! Every round runs each command once, in turn, so that a noisy minute meets all of them. Prints one JSON object:
 //! `{"NAME":{"min_us":…,"median_us":…,"p90_us":…,"failed":…},…}`. The first round is not counted.
@@ -19,7 +19,7 @@ fn main() -> io::Result<()> {
     let rounds: usize = args.next().and_then(|n| n.parse().ok()).unwrap_or(100);
     let args: Vec<String> = args.collect();
     let mut timed: Vec<Timed> = args
-        .split(|word| word == "--")
+        .split(|word| word == "---")
         .filter_map(|words| words.split_first())
         .map(|(name, words)| Timed { name: name.clone(), words: words.to_vec(), micros: Vec::new(), failed: 0 })
         .collect();
