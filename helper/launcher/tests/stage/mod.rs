@@ -250,6 +250,13 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.launcher.kill();
         let _ = self.launcher.wait();
+        // A shim that was paused ends now, and may still be taking its files away.
+        for _ in 0..100 {
+            if fs::remove_dir_all(self.root.path()).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
