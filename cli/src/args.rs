@@ -62,8 +62,8 @@ pub enum Command {
     Port(PortArgs),
     /// Say what runs of Holdfast itself
     Status(JsonArgs),
-    //X /// Find out what this host lacks, and what to do
-    //X Doctor(JsonArgs),
+    /// Find out what this host lacks, and what to do
+    Doctor(JsonArgs),
     /// Print the version
     Version(JsonArgs),
     /// Print a completion script for a shell
@@ -81,11 +81,9 @@ pub enum Command {
     /// Removes what is the owner's in a session (by `session stop`)
     #[command(hide = true)]
     SessionClear(crate::session::clear::ClearArgs),
-    /*X
     /// Tries what a worker's cage needs (by `doctor`)
     #[command(hide = true)]
     Probe(crate::doctor::probe::ProbeArgs),
-    X*/
 }
 
 /// A verb that takes nothing but the choice of form.

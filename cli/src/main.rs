@@ -7,6 +7,7 @@ mod attach;
 mod caller;
 mod client;
 mod commands;
+mod doctor;
 mod exit;
 mod install;
 mod out;

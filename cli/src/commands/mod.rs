@@ -1,7 +1,7 @@
 //! One file per subcommand; small ones that do alike share one.
 
 pub mod completion;
-//X pub mod doctor;
+pub mod doctor;
 pub mod inspect;
 pub mod list;
 pub mod logs;
@@ -37,13 +37,13 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Wait(args) => several::wait(args, &caller()?),
         Command::Status(args) => status::status(&args, &caller()?),
         Command::Version(args) => status::version(&args),
-        //X Command::Doctor(args) => doctor::run(&args, owner),
+        Command::Doctor(args) => doctor::run(&args, owner),
         Command::Completion(args) => completion::run(&args),
         Command::Session(args) => session::run(args, owner),
         Command::System(args) => system::run(args, &Layout::system()),
         Command::SessionExec(args) => crate::session::exec::run(&args, owner),
         Command::SessionSupervise(args) => crate::session::supervise::run(&args, owner),
         Command::SessionClear(args) => crate::session::clear::run(&args, owner),
-        //X Command::Probe(args) => crate::doctor::probe::run(&args),
+        Command::Probe(args) => crate::doctor::probe::run(&args, owner),
     }
 }

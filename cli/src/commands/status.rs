@@ -25,7 +25,8 @@ pub fn status(args: &JsonArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     }
     let rows = json::programs(&reply).into_iter().map(|program| {
         let state = match (program.healthy, program.why) {
-            (true, _) => "healthy".to_owned(),
+            (true, None) => "healthy".to_owned(),
+            (true, Some(but)) => format!("healthy, but {}", cell(&but, 500)),
             (false, Some(why)) => format!("NOT HEALTHY: {}", cell(&why, 500)),
             (false, None) => "NOT HEALTHY".to_owned(),
         };
