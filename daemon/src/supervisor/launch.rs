@@ -123,7 +123,12 @@ impl Launch {
             },
             Err(LaunchError::Unknown(problem)) => match self.appears().await {
                 Some(launched) => launched,
-                None => refused(problem),
+                None => {
+                    // Undone by the helper, unless its word on that was lost as well.
+                    let (helper, id, generation) = (self.shared.helper.clone(), self.id, self.generation);
+                    tokio::spawn(async move { helper.detach_until_done(id, generation).await });
+                    refused(problem)
+                }
             },
         }
     }
@@ -310,12 +315,14 @@ pub fn why(record: &ExitRecord, spec: &Spec) -> String {
 /// The same as a refusal.
 pub fn problem_of(record: &ExitRecord, spec: &Spec) -> Option<Problem> {
     let Outcome::NotStarted { code, failure } = &record.outcome else { return None };
+    let named_program = failure.step.starts_with("program ");
     let (reason, hint) = match code {
         127 => (
             Reason::NotFound,
             "paths are those inside the worker: the host's programs, its own /tmp and /run, and volumes",
         ),
-        126 => (Reason::CannotExecute, "give a program that the owner may execute"),
+        126 if named_program => (Reason::CannotExecute, "give a program that the owner may execute"),
+        126 => (Reason::CannotExecute, "give a path that the owner may use"),
         _ if matches!(failure.errno, libc::ENOSPC | libc::EDQUOT) && !failure.step.starts_with("clone") => {
             (Reason::NoSpace, "free some space, or raise the limit that is met")
         }

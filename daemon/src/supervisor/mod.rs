@@ -316,7 +316,7 @@ pub fn invalid(error: SpecError) -> Problem {
 /// A refused commit, on the wire.
 pub fn not_recorded(error: &StoreError) -> Problem {
     match error {
-        StoreError::Full => Problem::new(Reason::NoSpace, format!("{error}: nothing was started"))
+        StoreError::Full => Problem::new(Reason::NoSpace, format!("{error}: nothing was changed"))
             .hint("free some space below the owner's state directory and try again"),
         StoreError::Newer { .. } | StoreError::Unreadable { .. } | StoreError::Sqlite(_) | StoreError::Gone => {
             tracing::error!(error = error as &dyn std::error::Error, "a change was not recorded");

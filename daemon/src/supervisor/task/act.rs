@@ -1,0 +1,151 @@
+//! The heart of a worker's loop: decide, put on record, act.
+
+use super::super::launch::{Launch, Launched};
+use super::super::{not_recorded, now, random};
+use super::Task;
+use crate::store::{Change, EndRow, HistoryRow, WorkerRow};
+use crate::worker::spec::Network;
+use crate::worker::{Action, Event, Phase, Seen, step};
+use holdfast_proto::problem::{Problem, Reason};
+use holdfast_proto::words::Generation;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longest wait for the helper to take published ports back before an end is announced; it goes on behind it.
+const DETACH_WITHIN: Duration = Duration::from_secs(2);
+/// Wait before a start by policy is tried again that could not be put on record.
+const RECORD_RETRY: Duration = Duration::from_secs(5);
+
+impl Task {
+    pub(super) async fn seen(&mut self, seen: Seen, why: &str) {
+        let event = Event::Seen(self.row.worker.generation, seen);
+        if let Err(problem) = self.apply(event, why).await {
+            tracing::error!(worker = %self.row.id, %problem, "what was seen is not on record");
+        }
+    }
+
+    pub(super) async fn apply(&mut self, event: Event, why: &str) -> Result<(), Problem> {
+        self.commit_and_act(event, why, None).await
+    }
+
+    /// The heart: decide, put on record, act.
+    pub(super) async fn commit_and_act(&mut self, event: Event, why: &str, end: Option<EndRow>) -> Result<(), Problem> {
+        let before = self.row.clone();
+        let (worker, actions) = step(&self.row.worker, event, now());
+        if actions.contains(&Action::Refuse) {
+            let message = format!("worker {} is {}", self.row.spec.name, self.row.worker.phase.name());
+            return Err(Problem::new(Reason::WrongPhase, message).hint("`holdfast ps -a` shows where each worker is"));
+        }
+        let launches = actions.contains(&Action::Launch);
+        self.row.worker = worker;
+        if launches {
+            self.row.nonce = random()?;
+            self.row.boot_id.clone_from(&self.shared.boot_id);
+            self.row.addresses.clear();
+            self.row.ports.clear();
+        }
+        if let Err(problem) = self.record(&before, end, event, why).await
+            && launches
+        {
+            return self.not_launched(before, event, problem);
+        }
+        for action in actions {
+            self.perform(action, before.worker.generation).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn record(
+        &mut self,
+        before: &WorkerRow,
+        end: Option<EndRow>,
+        event: Event,
+        why: &str,
+    ) -> Result<(), Problem> {
+        let worker = &self.row.worker;
+        let mut changes = Vec::with_capacity(3);
+        if *worker != before.worker || end.is_some() {
+            changes.push(Change::Put(Box::new(self.row.clone())));
+        }
+        changes.extend(end.map(|end| Change::End(Box::new(end))));
+        if worker.phase != before.worker.phase || worker.generation != before.worker.generation {
+            changes.push(Change::Note(HistoryRow {
+                worker: self.row.id,
+                time: now(),
+                generation: worker.generation,
+                phase: worker.phase,
+                why: why.to_owned(),
+            }));
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // That it was executed the shim says again at any time: not worth a wait.
+        let outcome = match event {
+            Event::Seen(_, Seen::Executed(_)) => self.shared.store.note(changes).await,
+            Event::Seen(..) | Event::Told(_) => self.shared.store.commit(changes).await,
+        };
+        outcome.map_err(|error| not_recorded(&error))
+    }
+
+    /// A start that could not be put on record does not happen.
+    fn not_launched(&mut self, before: WorkerRow, event: Event, problem: Problem) -> Result<(), Problem> {
+        let was_live = before.worker.phase.is_live();
+        self.row = before;
+        match event {
+            Event::Seen(_, Seen::BackoffOver) => {
+                self.timer = Some((Instant::now() + RECORD_RETRY, Seen::BackoffOver));
+            }
+            // A restart whose first half is done: it is down, and who asked hears why.
+            Event::Seen(..) if was_live => {
+                self.row.worker.phase = Phase::Failed;
+                self.answer_failed(&problem);
+            }
+            Event::Seen(..) | Event::Told(_) => {}
+        }
+        Err(problem)
+    }
+
+    pub(super) async fn perform(&mut self, action: Action, ended: Generation) {
+        match action {
+            Action::Launch => {
+                match Launch::prepare(&self.shared, &self.row, &self.spec) {
+                    Ok(launch) => self.launching = Some(Box::pin(launch.perform())),
+                    Err(problem) => {
+                        let refused = Launched::Refused { problem, transient: false };
+                        self.launching = Some(Box::pin(std::future::ready(refused)));
+                    }
+                }
+            }
+            Action::Ask => self.signal(self.spec.stop_signal),
+            Action::Kill => self.signal(libc::SIGKILL as u8),
+            Action::WaitGrace(grace) => self.timer = Some((Instant::now() + grace, Seen::GraceOver)),
+            Action::WaitBackoff(delay) => self.timer = Some((Instant::now() + delay, Seen::BackoffOver)),
+            Action::CancelWait => self.timer = None,
+            // No verb reaches these yet; the shim's control socket has no word for them.
+            Action::Freeze | Action::Thaw => {}
+            Action::Detach => self.detach(ended).await,
+            Action::Refuse => {}
+        }
+    }
+
+    pub(super) fn signal(&self, signal: u8) {
+        // Without a process it is asked again when it is executed (`step`).
+        if let Some(process) = &self.process
+            && let Err(error) = process.signal(signal)
+        {
+            tracing::error!(worker = %self.row.id, signal, %error, "the worker could not be signalled");
+        }
+    }
+
+    pub(super) async fn detach(&mut self, generation: Generation) {
+        if self.spec.network == Network::None {
+            return;
+        }
+        let (helper, id) = (self.shared.helper.clone(), self.row.id);
+        let done = tokio::spawn(async move { helper.detach_until_done(id, generation).await });
+        if !self.spec.publish.is_empty() {
+            drop(tokio::time::timeout(DETACH_WITHIN, done).await);
+        }
+    }
+}

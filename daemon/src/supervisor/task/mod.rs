@@ -1,0 +1,337 @@
+//! The loop of one worker: what happens goes into `step`, the new state onto record, and only then the actions out.
+
+mod act;
+mod seen;
+
+use super::launch::{Launch, Launched};
+use super::view::View;
+use super::{Ask, LINGER, Shared, Watchers, not_recorded};
+use crate::reconcile::Found;
+use crate::shim::{self, Process, Shim, Word};
+use crate::store::{Change, EndRow, WorkerRow};
+use crate::worker::spec::Network;
+use crate::worker::{Command, Event, Phase, Seen, Spec};
+use holdfast_proto::daemon as wire;
+use holdfast_proto::problem::{Problem, Reason};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// Where the outcome of an ask goes.
+pub type Answer = oneshot::Sender<Result<wire::Worker, Problem>>;
+
+/// The loop's ends of an [`super::Entry`].
+#[derive(Debug)]
+pub struct Ends {
+    /// What is asked.
+    pub asks: mpsc::Receiver<Ask>,
+    /// Who watches.
+    pub watchers: Arc<Watchers>,
+}
+
+type Launching = Pin<Box<dyn Future<Output = Launched> + Send>>;
+
+/// One worker's loop.
+pub struct Task {
+    shared: Arc<Shared>,
+    row: WorkerRow,
+    spec: Spec,
+    end: Option<EndRow>,
+    ends: Ends,
+    view: watch::Sender<View>,
+    launching: Option<Launching>,
+    shim: Option<Shim>,
+    process: Option<Process>,
+    timer: Option<(Instant, Seen)>,
+    /// Until then, a worker with `remove_on_exit` waits for a watcher to come back.
+    linger: Option<Instant>,
+    /// Answered at the first start's outcome; while it is there, a failure forgets the worker.
+    creator: Option<Answer>,
+    /// The first start failed: what its creator hears when it is forgotten.
+    stillborn: Option<(Answer, Problem)>,
+    starters: Vec<Answer>,
+    stoppers: Vec<Answer>,
+    removers: Vec<Answer>,
+}
+
+/// Something for the loop.
+enum Happening {
+    Asked(Option<Ask>),
+    Launched(Launched),
+    Heard(Result<Word, shim::ShimError>),
+    TimeOver(Seen),
+    WatchersChanged,
+}
+
+impl Task {
+    /// A loop that does not run yet, and the view of its worker.
+    pub fn new(
+        shared: Arc<Shared>,
+        row: WorkerRow,
+        spec: Spec,
+        end: Option<EndRow>,
+        ends: Ends,
+    ) -> (Self, watch::Receiver<View>) {
+        let (view, seen) = watch::channel(View::of(&row, &spec, end.as_ref(), 0, &shared.owner));
+        let task = Self {
+            shared,
+            row,
+            spec,
+            end,
+            ends,
+            view,
+            launching: None,
+            shim: None,
+            process: None,
+            timer: None,
+            linger: None,
+            creator: None,
+            stillborn: None,
+            starters: Vec::new(),
+            stoppers: Vec::new(),
+            removers: Vec::new(),
+        };
+        (task, seen)
+    }
+
+    /// Starts a new worker; `creator` hears whether it is executed.
+    pub async fn begin(mut self, creator: Answer) {
+        match self.apply(Event::Told(Command::Start), "run").await {
+            Ok(()) => {
+                self.creator = Some(creator);
+                self.run().await;
+            }
+            Err(problem) => {
+                self.shared.forget(self.row.id, &self.row.spec.name);
+                drop(creator.send(Err(problem)));
+            }
+        }
+    }
+
+    /// Goes on with a worker of an earlier daemon.
+    pub async fn recover(mut self, found: Found) {
+        if self.row.worker.phase.is_live() || self.spec.remove_on_exit {
+            self.linger = Some(Instant::now() + LINGER);
+        }
+        match found {
+            Found::Resting => {
+                if self.row.worker.phase == Phase::Waiting {
+                    self.timer = Some((Instant::now(), Seen::BackoffOver));
+                }
+            }
+            Found::Ended(record) => self.heard_end(&record).await,
+            Found::Lost { why } => self.lost(why).await,
+            Found::Alive { shim, version, started_at_ns, process } => {
+                self.executed(Some(shim), version, started_at_ns, process).await;
+            }
+            Found::Undecided => {
+                let row = self.row.clone();
+                let shared = self.shared.clone();
+                self.launching = Some(Box::pin(async move { Launch::find_out(shared, &row).await }));
+            }
+        }
+        self.run().await;
+    }
+
+    async fn run(mut self) {
+        loop {
+            self.publish();
+            self.settle();
+            if self.is_done() && self.forget().await {
+                return;
+            }
+            match self.next().await {
+                Happening::Asked(Some(ask)) => self.asked(ask).await,
+                // The daemon ends; the worker stays.
+                Happening::Asked(None) => return,
+                Happening::Launched(launched) => {
+                    self.launching = None;
+                    self.launched(launched).await;
+                }
+                Happening::Heard(heard) => self.heard(heard).await,
+                Happening::TimeOver(seen) => {
+                    self.timer = None;
+                    self.seen(seen, "its time is over").await;
+                }
+                Happening::WatchersChanged => {}
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Happening {
+        let generation = self.row.worker.generation.0;
+        let timer = self.timer.map(|(at, _)| at).into_iter().chain(self.linger).min();
+        tokio::select! {
+            biased;
+            launched = maybe(self.launching.as_mut()) => Happening::Launched(launched),
+            heard = maybe(self.shim.as_mut().map(|shim| Box::pin(shim.next(generation)))) => Happening::Heard(heard),
+            ask = self.ends.asks.recv() => Happening::Asked(ask),
+            () = maybe(timer.map(|at| Box::pin(tokio::time::sleep_until(at)))) => match self.timer {
+                Some((at, seen)) if at <= Instant::now() => Happening::TimeOver(seen),
+                _ => { self.linger = None; Happening::WatchersChanged }
+            },
+            () = self.ends.watchers.changed.notified() => Happening::WatchersChanged,
+        }
+    }
+
+    async fn asked(&mut self, ask: Ask) {
+        match ask {
+            Ask::Start(answer) => match self.apply(Event::Told(Command::Start), "start").await {
+                Ok(()) => self.starters.push(answer),
+                Err(problem) => drop(answer.send(Err(problem))),
+            },
+            Ask::Stop(grace, answer) => match self.apply(Event::Told(Command::Stop { grace }), "stop").await {
+                Ok(()) => self.stoppers.push(answer),
+                Err(problem) => drop(answer.send(Err(problem))),
+            },
+            Ask::Restart(grace, answer) => match self.apply(Event::Told(Command::Restart { grace }), "restart").await {
+                Ok(()) => self.starters.push(answer),
+                Err(problem) => drop(answer.send(Err(problem))),
+            },
+            Ask::Kill(signal, answer) => drop(answer.send(self.kill(signal))),
+            Ask::Remove { force, answer } => self.remove(force, answer).await,
+        }
+    }
+
+    async fn remove(&mut self, force: bool, answer: Answer) {
+        if !self.row.worker.phase.is_live() {
+            self.removers.push(answer);
+        } else if force {
+            let stop = Event::Told(Command::Stop { grace: Duration::ZERO });
+            match self.apply(stop, "removed by force").await {
+                Ok(()) => {
+                    self.removers.push(answer);
+                    self.signal(libc::SIGKILL as u8);
+                }
+                Err(problem) => drop(answer.send(Err(problem))),
+            }
+        } else {
+            let name = &self.row.spec.name;
+            let message = format!("worker {name} is {}", self.row.worker.phase.name());
+            let hint = format!("stop it first with `holdfast stop {name}`, or use `holdfast rm -f {name}`");
+            drop(answer.send(Err(Problem::new(Reason::WrongPhase, message).hint(hint))));
+        }
+    }
+
+    fn kill(&mut self, signal: u8) -> Result<wire::Worker, Problem> {
+        let name = &self.row.spec.name;
+        match &self.process {
+            Some(process) if self.row.worker.phase.is_live() => match process.signal(signal) {
+                Ok(()) => Ok(self.shown().worker),
+                Err(error) => {
+                    Err(Problem::new(Reason::Internal, format!("worker {name} could not be signalled: {error}")))
+                }
+            },
+            _ => Err(Problem::new(Reason::WrongPhase, format!("worker {name} is {}", self.row.worker.phase.name()))
+                .hint("only a worker that runs can be signalled")),
+        }
+    }
+
+    fn shown(&self) -> View {
+        let pid = self.process.as_ref().map_or(0, |process| process.pid);
+        View::of(&self.row, &self.spec, self.end.as_ref(), pid, &self.shared.owner)
+    }
+
+    fn publish(&mut self) {
+        let view = self.shown();
+        let before = self.view.send_replace(view.clone());
+        let names = before.phase.is_live() != view.phase.is_live() || before.worker.addresses != view.worker.addresses;
+        if view.network == Network::Bridge && names {
+            self.shared.hosts_stale.notify_one();
+        }
+    }
+
+    fn answer_started(&mut self) {
+        self.publish();
+        let worker = self.shown().worker;
+        for answer in self.creator.take().into_iter().chain(self.starters.drain(..)) {
+            drop(answer.send(Ok(worker.clone())));
+        }
+    }
+
+    fn answer_failed(&mut self, problem: &Problem) {
+        // A restart by policy or a pending one goes on; who waits for it goes on waiting.
+        if self.row.worker.phase.is_live() {
+            return;
+        }
+        for answer in self.starters.drain(..) {
+            drop(answer.send(Err(problem.clone())));
+        }
+        // Answered only once nothing of it is left.
+        self.stillborn = self.creator.take().map(|creator| (creator, problem.clone()));
+    }
+
+    /// Answers those who wait for it to be down.
+    fn settle(&mut self) {
+        if self.row.worker.phase.is_live() {
+            return;
+        }
+        let worker = self.shown().worker;
+        for answer in self.stoppers.drain(..) {
+            drop(answer.send(Ok(worker.clone())));
+        }
+        if self.row.worker.phase != Phase::Waiting {
+            let problem =
+                Problem::new(Reason::WrongPhase, format!("worker {} was stopped meanwhile", self.row.spec.name));
+            for answer in self.starters.drain(..) {
+                drop(answer.send(Err(problem.clone())));
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let phase = self.row.worker.phase;
+        let unwanted = self.stillborn.is_some() || !self.removers.is_empty();
+        let ended = matches!(phase, Phase::Stopped | Phase::Failed);
+        let unwatched = self.ends.watchers.count.load(Ordering::Acquire) == 0 && self.linger.is_none();
+        (unwanted && !phase.is_live()) || (self.spec.remove_on_exit && ended && unwatched)
+    }
+
+    /// Forgets the worker, with its output; `false` where that could not be put on record, and it stays.
+    async fn forget(&mut self) -> bool {
+        let id = self.row.id;
+        // First the files: on a full disk they make the room that forgetting takes.
+        self.remove_files();
+        let outcome = self.shared.store.commit(vec![Change::Delete(id)]).await;
+        if let Err(error) = &outcome {
+            let problem = not_recorded(error);
+            for answer in self.removers.drain(..) {
+                drop(answer.send(Err(problem.clone())));
+            }
+            self.linger = Some(Instant::now() + LINGER);
+        } else {
+            self.shared.forget(id, &self.row.spec.name);
+            let worker = self.shown().worker;
+            for answer in self.removers.drain(..) {
+                drop(answer.send(Ok(worker.clone())));
+            }
+        }
+        if let Some((creator, problem)) = self.stillborn.take() {
+            drop(creator.send(Err(problem)));
+        }
+        outcome.is_ok()
+    }
+
+    fn remove_files(&self) {
+        let dir = self.shared.state_dir(self.row.id);
+        for outcome in [std::fs::remove_dir_all(&dir), std::fs::remove_file(self.shared.socket(self.row.id))] {
+            match outcome {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(worker = %self.row.id, %error, "a file of a removed worker stays");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+}
+
+/// What an optional future gives; waits for ever where there is none.
+async fn maybe<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

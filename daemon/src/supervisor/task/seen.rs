@@ -1,0 +1,160 @@
+//! What a worker's loop sees of it: the launch's outcome, the shim's words, the record.
+
+use super::super::launch::{self, Launched};
+use super::super::now;
+use super::Task;
+use crate::shim::{self, Process, Shim, Word};
+use crate::store::EndRow;
+use crate::worker::{End, Event, Seen, Timestamp};
+use holdfast_launcher::record::{ExitRecord, Outcome};
+use holdfast_proto::daemon as wire;
+use holdfast_proto::helper::LaunchReply;
+use holdfast_proto::problem::{Problem, Reason};
+
+impl Task {
+    pub(super) async fn launched(&mut self, launched: Launched) {
+        match launched {
+            Launched::Executed { shim, version, started_at_ns, process, reply } => {
+                self.take(reply);
+                self.executed(Some(shim), version, started_at_ns, process).await;
+            }
+            Launched::Ended { record, reply } => {
+                self.take(reply);
+                if let Some(problem) = launch::problem_of(&record, &self.spec) {
+                    return self.not_started(&record, problem).await;
+                }
+                // It ran and ended before we could look: both are told, in their order.
+                self.seen(Seen::Executed(Timestamp(record.started_at_ns)), "executed").await;
+                self.answer_started();
+                self.heard_end(&record).await;
+            }
+            Launched::Lost => self.lost("its shim vanished without a record").await,
+            Launched::Refused { problem, transient } => {
+                let why = problem.message.clone();
+                self.seen(Seen::Refused { transient }, &why).await;
+                self.answer_failed(&problem);
+            }
+        }
+    }
+
+    fn take(&mut self, reply: Option<LaunchReply>) {
+        let Some(reply) = reply else { return };
+        self.row.shim_pid = reply.shim_pid;
+        self.row.addresses = reply.addresses;
+        let publish = |port: holdfast_proto::helper::Port| wire::Publish {
+            proto: port.proto,
+            host: port.host,
+            worker: port.worker,
+            address: port.address,
+        };
+        self.row.ports = reply.ports.into_iter().map(publish).collect();
+    }
+
+    pub(super) async fn executed(&mut self, shim: Option<Shim>, version: String, started_at_ns: i64, process: Process) {
+        if let Some(pid) = shim.as_ref().map(|shim| shim.pid).filter(|pid| *pid != 0) {
+            self.row.shim_pid = pid;
+        }
+        self.shim = shim;
+        self.process = Some(process);
+        self.row.shim_version = version;
+        self.seen(Seen::Executed(Timestamp(started_at_ns)), "executed").await;
+        self.answer_started();
+    }
+
+    pub(super) async fn heard(&mut self, heard: Result<Word, shim::ShimError>) {
+        match heard {
+            Ok(Word::Preparing) => {}
+            Ok(Word::Running { version, started_at_ns, process }) => {
+                let shim = self.shim.take();
+                self.executed(shim, version, started_at_ns, process).await;
+            }
+            Ok(Word::Ended(record)) => self.heard_end(&record).await,
+            Ok(Word::Gone) => self.hung_up().await,
+            Err(error) => {
+                tracing::error!(worker = %self.row.id, error = &error as &dyn std::error::Error, "the shim cannot be read");
+                self.hung_up().await;
+            }
+        }
+    }
+
+    /// The connection ended without the last word: the record has it, or the shim can be asked again, or it is lost.
+    pub(super) async fn hung_up(&mut self) {
+        self.shim = None;
+        let (generation, nonce) = (self.row.worker.generation.0, self.row.nonce);
+        if let Some(record) = shim::read_record(&self.shared.state_dir(self.row.id), generation, nonce) {
+            return self.heard_end(&record).await;
+        }
+        match Shim::connect(&self.shared.socket(self.row.id), nonce) {
+            Ok(mut shim) => match tokio::time::timeout(shim::FIRST_WORD, shim.next(generation)).await {
+                Ok(Ok(Word::Running { version, started_at_ns, process })) => {
+                    self.executed(Some(shim), version, started_at_ns, process).await;
+                }
+                Ok(Ok(Word::Ended(record))) => self.heard_end(&record).await,
+                _ => self.lost_unless_recorded().await,
+            },
+            Err(_) => self.lost_unless_recorded().await,
+        }
+    }
+
+    pub(super) async fn lost_unless_recorded(&mut self) {
+        let (generation, nonce) = (self.row.worker.generation.0, self.row.nonce);
+        match shim::read_record(&self.shared.state_dir(self.row.id), generation, nonce) {
+            Some(record) => self.heard_end(&record).await,
+            None => self.lost("its shim vanished without a record").await,
+        }
+    }
+
+    pub(super) async fn heard_end(&mut self, record: &ExitRecord) {
+        if let Some(problem) = launch::problem_of(record, &self.spec) {
+            return self.not_started(record, problem).await;
+        }
+        let (end, why) = match record.outcome {
+            Outcome::Code(code) => (End::Code(code), format!("exit code {code}")),
+            Outcome::Signal(signal) => (End::Signal(signal), format!("signal {signal}")),
+            Outcome::NotStarted { code, .. } => (End::NotStarted(code), String::new()),
+        };
+        if record.started_at_ns > 0 {
+            self.row.worker.started_at = Some(Timestamp(record.started_at_ns));
+        }
+        self.ended(self.end_row(end, String::new(), Some(record)), &why).await;
+    }
+
+    pub(super) async fn not_started(&mut self, record: &ExitRecord, problem: Problem) {
+        let Outcome::NotStarted { code, .. } = record.outcome else { return };
+        let why = launch::why(record, &self.spec);
+        self.ended(self.end_row(End::NotStarted(code), why.clone(), Some(record)), &why).await;
+        self.answer_failed(&problem);
+    }
+
+    pub(super) async fn lost(&mut self, why: &str) {
+        self.ended(self.end_row(End::Lost, why.to_owned(), None), why).await;
+        self.answer_failed(&Problem::new(Reason::Internal, why).hint("see the launcher's log"));
+    }
+
+    fn end_row(&self, end: End, why: String, record: Option<&ExitRecord>) -> EndRow {
+        EndRow {
+            worker: self.row.id,
+            generation: self.row.worker.generation,
+            end,
+            why,
+            oom: record.is_some_and(|record| record.oom),
+            finished_at: record.map_or_else(now, launch::ended_at),
+            log_bytes: record.map_or(0, |record| record.log_bytes),
+            log_dropped_bytes: record.map_or(0, |record| record.log_dropped_bytes),
+        }
+    }
+
+    pub(super) async fn ended(&mut self, end: EndRow, why: &str) {
+        if !self.row.worker.phase.is_live() {
+            return;
+        }
+        self.shim = None;
+        self.process = None;
+        self.row.finished_at = end.finished_at;
+        self.end = Some(end.clone());
+        let seen = Seen::Ended(end.end);
+        self.commit_and_act(Event::Seen(self.row.worker.generation, seen), why, Some(end)).await.unwrap_or_else(
+            |problem| tracing::error!(worker = %self.row.id, %problem, "an end is not on record; its file is"),
+        );
+    }
+}
