@@ -141,7 +141,8 @@ fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyh
 /// Progress, on stderr: the steps that take time or are seen from outside.
 fn announce(step: &Step) {
     match step {
-        Step::Directory { .. } | Step::Link { .. } | Step::Write { .. } | Step::OwnerState { .. } => {}
+        Step::Directory { .. } | Step::Link { .. } | Step::Write { .. } => {}
+        Step::OwnerState { .. } | Step::HelperRuntime => {}
         _ => anstream::eprintln!("- {step}"),
     }
 }

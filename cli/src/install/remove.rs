@@ -6,7 +6,7 @@ use super::facts;
 use super::plan::{HELPER_ACCOUNT, HOST_UNITS, owner_units, tmpfiles};
 use super::record::{Account, Installed};
 use super::rules;
-use super::undo::{empty_as, remove_directory, remove_owner_runtime, remove_owner_state};
+use super::undo::{remove_directory, remove_helper_runtime, remove_owner_runtime, remove_owner_state};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -164,11 +164,8 @@ fn remove_run(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<()> {
     for path in [layout.helper_socket(), layout.launch_socket()] {
         disk::remove_file(&path)?;
     }
-    let helper = layout.helper_run();
-    if let Ok(about) = fs::symlink_metadata(&helper) {
-        empty_as(commands, &helper, about.uid(), about.gid())?;
-    }
-    for path in [helper, layout.run().join("owners"), layout.run()] {
+    remove_helper_runtime(layout, commands)?;
+    for path in [layout.run().join("owners"), layout.run()] {
         remove_directory(&path)?;
     }
     Ok(())

@@ -58,6 +58,8 @@ pub enum Step {
         /// Whose.
         owner: Account,
     },
+    /// Nothing: systemd makes the helper's directory. A revert removes it.
+    HelperRuntime,
     /// Have systemd start units at boot.
     Enable {
         /// Which.
@@ -111,6 +113,7 @@ impl fmt::Display for Step {
             Self::Account { name } => write!(f, "make the system account {name}"),
             Self::Units { files } => write!(f, "write {} unit files and have systemd read them", files.len()),
             Self::OwnerState { owner } => write!(f, "keep state of {} in /var/lib/holdfast/owners", owner.name),
+            Self::HelperRuntime => f.write_str("keep the helper's lock in /run/holdfast/helper"),
             Self::Enable { units } => write!(f, "start at boot: {}", units.join(" ")),
             Self::Relisten { socket, .. } => write!(f, "bind {socket} anew"),
             Self::Start { unit } => write!(f, "start {unit}"),
@@ -141,6 +144,10 @@ impl Step {
             Self::OwnerState { owner } => {
                 let there = host.layout.owner_state(&owner.name).symlink_metadata().is_ok();
                 Ok(if there { Undo::Nothing } else { Undo::RemoveOwnerState(owner.clone()) })
+            }
+            Self::HelperRuntime => {
+                let there = host.layout.helper_run().symlink_metadata().is_ok();
+                Ok(if there { Undo::Nothing } else { Undo::RemoveHelperRuntime })
             }
             Self::Enable { units } => enable(host, units),
             Self::Relisten { socket, service } => {

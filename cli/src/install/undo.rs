@@ -7,6 +7,7 @@ use super::step::{FILE_MODE, Host};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// How to take back one step that was applied.
@@ -31,6 +32,8 @@ pub enum Undo {
     RemoveAccount(String),
     /// Remove an owner's state and run-time files that were made.
     RemoveOwnerState(Account),
+    /// Remove the helper's run-time directory that was made.
+    RemoveHelperRuntime,
     /// Take units out of the boot.
     Disable(Vec<String>),
     /// Stop a unit that did not run.
@@ -62,6 +65,7 @@ impl Undo {
             }
             Self::RemoveAccount(name) => Ok(host.commands.run(&Call::new("/usr/sbin/userdel", [name])).map(drop)?),
             Self::RemoveOwnerState(owner) => remove_owner_state(host.layout, host.commands, &owner),
+            Self::RemoveHelperRuntime => remove_helper_runtime(host.layout, host.commands),
             Self::Disable(units) => {
                 Ok(host.commands.run(&Call::systemctl(["disable".to_owned()].into_iter().chain(units))).map(drop)?)
             }
@@ -100,6 +104,18 @@ pub fn remove_owner_runtime(layout: &Layout, commands: &dyn Commands, owner: &Ac
     remove_directory(&workers)?;
     disk::remove_file(&layout.daemon_socket(&owner.name)).context("daemon.sock")?;
     remove_directory(&layout.owner_run(&owner.name))
+}
+
+/// Removes the helper's run-time directory.
+///
+/// # Errors
+/// Where something is left.
+pub fn remove_helper_runtime(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<()> {
+    let path = layout.helper_run();
+    if let Ok(about) = fs::symlink_metadata(&path) {
+        empty_as(commands, &path, about.uid(), about.gid())?;
+    }
+    remove_directory(&path)
 }
 
 /// Empties a directory of somebody else's as that one, so that no link in it leads root anywhere. The directory
