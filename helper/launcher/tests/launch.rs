@@ -241,6 +241,8 @@ fn a_launch_that_is_not_released_is_undone() {
     stage.say(&FromHelper::Abort { seq: aborted.seq }, None);
     assert!(matches!(stage.hear().0, FromLauncher::Failed { seq, .. } if seq == aborted.seq));
     wait_gone(&aborted.pidfd);
+    let left: Vec<_> = fs::read_dir(&orders.state_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left == ["log"] && !stage.has_socket(&orders), "{left:?}");
     let dropped = stage.prepare(&stage.orders(&["/bin/true"]));
     stage.hang_up();
     wait_gone(&dropped.pidfd);

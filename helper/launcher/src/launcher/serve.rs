@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 /// How long a launch may wait for its next word.
 const STEP: Duration = Duration::from_secs(10);
 
+/// How long a shim whose launch is over may take to leave by itself, without a trace, before it is killed.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// Most launches under way at once; more are refused.
 const LAUNCHES_MAX: usize = 256;
 
@@ -59,6 +62,8 @@ pub struct Launcher {
     signals: SignalFd,
     /// Under way, by the helper's number.
     launches: BTreeMap<u64, Launch>,
+    /// Shims that were told to go by the end of their pair, and when they are killed if they are still there.
+    leaving: Vec<(OwnedFd, Instant)>,
     /// Shims not reaped yet, by pid: a number that is theirs until they are reaped. Nothing is signalled by it.
     shims: HashMap<i32, WorkerId>,
     /// Highest seen: words of an earlier daemon are void.
@@ -93,6 +98,7 @@ impl Launcher {
             line: Line::new(socket),
             signals,
             launches: BTreeMap::new(),
+            leaving: Vec::new(),
             shims: HashMap::new(),
             epoch: 0,
             sweep_at: now,
@@ -142,7 +148,8 @@ impl Launcher {
     fn next_deadline(&self) -> Instant {
         let watchdog = self.watchdog.map(|(_, at)| at);
         let launches = self.launches.values().map(|launch| launch.deadline);
-        launches.chain(self.line.due()).chain(watchdog).fold(self.sweep_at, Instant::min)
+        let leaving = self.leaving.iter().map(|(_, at)| *at);
+        launches.chain(leaving).chain(self.line.due()).chain(watchdog).fold(self.sweep_at, Instant::min)
     }
 
     fn keep_time(&mut self) {
@@ -153,6 +160,13 @@ impl Launcher {
             let step = self.launches.get(&seq).map_or("", |launch| launch.stage.awaited());
             self.fail(seq, Failure { step: step.to_owned(), errno: Errno::TIMEDOUT.raw_os_error() });
         }
+        self.leaving.retain(|(pidfd, at)| {
+            let over = *at <= now;
+            if over {
+                kill(pidfd);
+            }
+            !over
+        });
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP;
             self.nursery.cgroups.sweep();
@@ -190,7 +204,7 @@ impl Launcher {
     fn lose_line(&mut self) {
         self.line.drop_line(Instant::now());
         for launch in std::mem::take(&mut self.launches).into_values() {
-            kill(&launch.pidfd);
+            self.dismiss(launch);
         }
     }
 
@@ -254,7 +268,7 @@ impl Launcher {
         if self.line.socket.is_some() {
             self.launches.insert(seq, launch);
         } else {
-            kill(&launch.pidfd);
+            self.dismiss(launch);
         }
     }
 
@@ -301,9 +315,16 @@ impl Launcher {
 
     fn fail(&mut self, seq: u64, failure: Failure) {
         if let Some(launch) = self.launches.remove(&seq) {
-            kill(&launch.pidfd);
+            self.dismiss(launch);
             self.answer(&FromLauncher::Failed { seq, failure }, &[]);
         }
+    }
+
+    /// The end of the pair tells the shim that its launch is over; it takes its files away and ends.
+    fn dismiss(&mut self, launch: Launch) {
+        let Launch { pidfd, pair, .. } = launch;
+        drop(pair);
+        self.leaving.push((pidfd, Instant::now() + LEAVE));
     }
 
     /// A helper that does not take answers is as good as gone: its launches are undone, the line is dialled again.

@@ -71,12 +71,13 @@ fn shim(memfd: OwnedFd, pair: BorrowedFd<'_>, cgroup: Option<OwnedFd>) -> Result
     let orders = read_orders(&memfd)?;
     drop(memfd);
     let places = Places::open(&orders, cgroup).inspect_err(|halt| places::leave_early(&orders, halt))?;
-    let told = cage(&orders, &places).and_then(|cage| {
-        packet::send(pair, &ShimWord::Ready.encode(), &[]).step("say ready")?;
-        Ok(cage)
-    });
-    let cage = told.inspect_err(|halt| places.leave_not_started(&orders, halt))?;
-    let Some(wiring) = await_go(pair)? else {
+    let cage = cage(&orders, &places).inspect_err(|halt| places.leave_not_started(&orders, halt))?;
+    let wiring = match packet::send(pair, &ShimWord::Ready.encode(), &[]) {
+        Ok(()) => await_go(pair).inspect_err(|halt| places.leave_not_started(&orders, halt))?,
+        // The launch was called off while the cage was being built.
+        Err(_) => None,
+    };
+    let Some(wiring) = wiring else {
         places.leave_nothing();
         return Ok(());
     };
