@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod confine;
+mod follow;
 mod helper;
 mod hosts;
 mod listen;
@@ -116,6 +117,7 @@ fn serve(owner: OwnerName, layout: Layout) -> Result<(), StartError> {
         let (helper, fence) = helper::helper(&layout.helper_socket(), opened.epoch)?;
         let shared = Arc::new(Shared::new(owner, layout, opened.epoch, boot_id, store, helper.clone()));
         tokio::spawn(shared.clone().keep_hosts());
+        tokio::spawn(shared.changes.clone().tell());
         reconcile::reconcile(&shared, opened).await;
         tokio::spawn(reconcile::settle_helper(shared.clone(), helper, fence));
         answer(shared, incoming, &socket).await.map_err(io("serving"))

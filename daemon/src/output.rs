@@ -7,18 +7,13 @@ use holdfast_launcher::output::{
     PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, segment_name,
     segment_number,
 };
-use rustix::fs::inotify;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tokio::net::unix::pipe;
 
 /// Bytes read at once; holds at least one whole record.
 const BLOCK_BYTES: usize = 2 * (PAYLOAD_BYTES_MAX + RECORD_HEADER_BYTES);
-/// How often a follower looks where the kernel has no inotify instance left for this user.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +72,12 @@ impl Reader {
         let mut numbers = numbers(log_dir)?;
         let mut wanted = None;
         while let Some(number) = numbers.pop() {
-            let Some(mut segment) = Segment::open(log_dir, number)?.map(|(segment, _)| segment) else { continue };
+            let mut segment = match Segment::open(log_dir, number) {
+                Ok(Some((segment, _))) => segment,
+                Ok(None) => continue,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                Err(error) => return Err(error),
+            };
             let records = segment.index()?;
             // A newline at the very end ends the last line; it does not begin another one.
             let newlines = match wanted {
@@ -300,38 +300,6 @@ fn read_full(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         }
     }
     Ok(len)
-}
-
-/// Wakes a follower when the files change. Made before the first read, so that no change is missed.
-#[derive(Debug)]
-pub struct Follow {
-    /// No pipe, but read and waited for like one.
-    inotify: Option<pipe::Receiver>,
-}
-
-impl Follow {
-    /// Watches a worker's log directory; looks by time where the user's inotify instances are used up.
-    pub fn new(log_dir: &Path) -> Self {
-        let watched = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).and_then(|fd| {
-            let flags = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE | inotify::WatchFlags::ONLYDIR;
-            inotify::add_watch(&fd, log_dir, flags).map(|_| fd)
-        });
-        let inotify = watched.map_err(io::Error::from).and_then(pipe::Receiver::from_owned_fd_unchecked);
-        if let Err(error) = &inotify {
-            tracing::debug!(%error, "following by time, not by inotify");
-        }
-        Self { inotify: inotify.ok() }
-    }
-
-    /// Answers when something may have changed. Cancel-safe.
-    pub async fn changed(&self) {
-        let Some(inotify) = &self.inotify else { return tokio::time::sleep(LOOK_EVERY).await };
-        if inotify.readable().await.is_err() {
-            return tokio::time::sleep(LOOK_EVERY).await;
-        }
-        let mut events = [0; 4096];
-        while inotify.try_read(&mut events).is_ok_and(|len| len > 0) {}
-    }
 }
 
 #[cfg(test)]

@@ -225,16 +225,3 @@ fn large_output_is_read_in_blocks() {
     assert_eq!(read_all(&mut Reader::from_start(log.dir.path())).len(), 20 * PAYLOAD_BYTES_MAX);
     assert_eq!(tail(&log, 2).len(), 2 * PAYLOAD_BYTES_MAX);
 }
-
-#[tokio::test]
-async fn a_follower_is_woken_by_writes_and_by_new_files() {
-    let mut log = Log::new();
-    let follow = Follow::new(log.dir.path());
-    let short = Duration::from_millis(50);
-    assert!(tokio::time::timeout(short, follow.changed()).await.is_err());
-    log.out("x");
-    tokio::time::timeout(Duration::from_secs(5), follow.changed()).await.unwrap();
-    assert!(tokio::time::timeout(short, follow.changed()).await.is_err());
-    log.rotate();
-    tokio::time::timeout(Duration::from_secs(5), follow.changed()).await.unwrap();
-}

@@ -1,6 +1,7 @@
 //! The owner's contract, one function a call: who, what, ask the worker, answer.
 
-use crate::output::{self, Follow, Piece, Reader};
+use crate::follow::Follow;
+use crate::output::{self, Piece, Reader};
 use crate::peer::Peer;
 use crate::supervisor::{Ask, Entry, Shared, grace_of, invalid};
 use crate::worker::spec;
@@ -154,10 +155,12 @@ impl Daemon for Service {
             None => Reader::from_start(&dir),
         };
         let (events, stream) = mpsc::channel(STREAM_EVENTS_MAX);
+        let shared = self.shared.clone();
         tokio::spawn(async move {
             let event = |output| LogsEvent { output: Some(output) };
-            let ended = tell_output(reader, &dir, request.follow.then_some(&entry), &events, event).await;
-            drop(ended.map(drop));
+            let follow = request.follow.then(|| (&entry, shared.changes.follow(&dir)));
+            // An error is a caller who has gone.
+            drop(tell_output(reader, follow, &events, event).await);
             drop(watch);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -195,7 +198,6 @@ async fn tell_run(
 ) -> Result<(), Hangup> {
     let run = |event| RunEvent { event: Some(event) };
     tell(events, run(Event::Created(entry.view().worker))).await?;
-    // Made before the program can write: nothing is missed, and a caller who goes leaves no watch behind.
     let started = started.await.unwrap_or_else(|_| Err(Problem::new(Reason::Internal, "the worker's loop has ended")));
     match started {
         Ok(worker) => tell(events, run(Event::Started(worker))).await?,
@@ -203,8 +205,8 @@ async fn tell_run(
     }
     if attach {
         let dir = shared.log_dir(entry.id);
-        let reader = Reader::from_start(&dir);
-        tell_output(reader, &dir, Some(entry), events, |output| run(Event::Output(output))).await?;
+        let follow = (entry, shared.changes.follow(&dir));
+        tell_output(Reader::from_start(&dir), Some(follow), events, |output| run(Event::Output(output))).await?;
         tell(events, run(Event::Exited(entry.ended().await))).await?;
     }
     Ok(())
@@ -213,23 +215,22 @@ async fn tell_run(
 /// Output as it is kept; with `follow`, on until that worker is not live.
 async fn tell_output<T>(
     mut reader: Reader,
-    dir: &std::path::Path,
-    follow: Option<&Entry>,
+    follow: Option<(&Entry, Follow)>,
     events: &Events<T>,
     event: impl Fn(Output) -> T,
 ) -> Result<(), Hangup> {
-    let changes = follow.map(|_| Follow::new(dir));
     let mut ended = follow.is_none();
     loop {
+        let next = follow.as_ref().and_then(|(_, changes)| changes.next());
         let pieces = match reader.read() {
             Ok(pieces) => pieces,
             Err(error) => return events.send(Err(unreadable(error))).await.map_err(|_| Hangup),
         };
         if pieces.is_empty() {
             // Read once more after the end: the shim wrote everything before it said so.
-            let (false, Some(entry), Some(changes)) = (ended, follow, &changes) else { return Ok(()) };
+            let (false, Some((entry, changes))) = (ended, &follow) else { return Ok(()) };
             tokio::select! {
-                () = changes.changed() => {}
+                () = changes.changed(next) => {}
                 _ = entry.ended() => ended = true,
                 () = events.closed() => return Err(Hangup),
             }

@@ -93,6 +93,7 @@ pub struct Idle {
 enum Order {
     Open { path: PathBuf, boot_id: String, answer: mpsc::SyncSender<Result<Opened, StoreError>> },
     Commit { changes: Vec<Change>, answer: Option<oneshot::Sender<Result<(), StoreError>>> },
+    Remove { paths: Vec<PathBuf> },
     History { worker: WorkerId, answer: oneshot::Sender<Result<Vec<HistoryRow>, StoreError>> },
 }
 
@@ -126,6 +127,12 @@ impl Store {
     /// shim also says, and reconcile would find again.
     pub async fn note(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         self.send(Order::Commit { changes, answer: None }).await
+    }
+
+    /// Removes files and directories that belong to rows, in their turn; what is not there is no error. By the writer,
+    /// since a file system may take milliseconds for it.
+    pub async fn remove_files(&self, paths: Vec<PathBuf>) -> Result<(), StoreError> {
+        self.send(Order::Remove { paths }).await
     }
 
     /// A worker's history, oldest first.
@@ -168,11 +175,26 @@ fn write_all(inbox: &mpsc::Receiver<Order>) {
                     (None, Err(error)) => tracing::error!(%error, "a change was not recorded"),
                 }
             }
+            Order::Remove { paths } => paths.iter().for_each(|path| remove(path)),
             Order::History { worker, answer } => {
                 let outcome = database.as_ref().ok_or(StoreError::Gone).and_then(|db| rows::history(db, worker));
                 drop(answer.send(outcome));
             }
         }
+    }
+}
+
+fn remove(path: &Path) {
+    let outcome = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "a file of a removed worker stays");
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 

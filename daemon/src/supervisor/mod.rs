@@ -9,6 +9,7 @@ mod view;
 pub use task::Answer;
 pub use view::{View, wire_phase};
 
+use crate::follow::Changes;
 use crate::helper::Helper;
 use crate::hosts;
 use crate::store::{EndRow, Store, StoreError, WorkerRow};
@@ -50,6 +51,8 @@ pub struct Shared {
     pub store: Store,
     /// The way to the helper.
     pub helper: Helper,
+    /// Wakes those who follow output.
+    pub changes: Changes,
     workers: Mutex<Workers>,
     hosts_stale: Notify,
 }
@@ -142,8 +145,8 @@ impl Entry {
 impl Shared {
     /// An empty set of workers.
     pub fn new(owner: OwnerName, layout: Layout, epoch: Epoch, boot_id: String, store: Store, helper: Helper) -> Self {
-        let workers = Mutex::default();
-        Self { owner, layout, epoch, boot_id, store, helper, workers, hosts_stale: Notify::new() }
+        let (workers, changes) = (Mutex::default(), Changes::new());
+        Self { owner, layout, epoch, boot_id, store, helper, changes, workers, hosts_stale: Notify::new() }
     }
 
     /// Puts a worker on record and starts it. The second part answers when it is executed, or says why it is not;

@@ -108,15 +108,13 @@ impl Task {
 
     pub(super) async fn perform(&mut self, action: Action, ended: Generation) {
         match action {
-            Action::Launch => {
-                match Launch::prepare(&self.shared, &self.row, &self.spec) {
-                    Ok(launch) => self.launching = Some(Box::pin(launch.perform())),
-                    Err(problem) => {
-                        let refused = Launched::Refused { problem, transient: false };
-                        self.launching = Some(Box::pin(std::future::ready(refused)));
-                    }
+            Action::Launch => match Launch::prepare(&self.shared, &self.row, &self.spec) {
+                Ok(launch) => self.launching = Some(Box::pin(launch.perform())),
+                Err(problem) => {
+                    let refused = Launched::Refused { problem, transient: false };
+                    self.launching = Some(Box::pin(std::future::ready(refused)));
                 }
-            }
+            },
             Action::Ask => self.signal(self.spec.stop_signal),
             Action::Kill => self.signal(libc::SIGKILL as u8),
             Action::WaitGrace(grace) => self.timer = Some((Instant::now() + grace, Seen::GraceOver)),

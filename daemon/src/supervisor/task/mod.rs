@@ -294,8 +294,11 @@ impl Task {
     async fn forget(&mut self) -> bool {
         let id = self.row.id;
         // First the files: on a full disk they make the room that forgetting takes.
-        self.remove_files();
-        let outcome = self.shared.store.commit(vec![Change::Delete(id)]).await;
+        let files = vec![self.shared.state_dir(id), self.shared.socket(id)];
+        let mut outcome = self.shared.store.remove_files(files).await;
+        if outcome.is_ok() {
+            outcome = self.shared.store.commit(vec![Change::Delete(id)]).await;
+        }
         if let Err(error) = &outcome {
             let problem = not_recorded(error);
             for answer in self.removers.drain(..) {
@@ -313,18 +316,6 @@ impl Task {
             drop(creator.send(Err(problem)));
         }
         outcome.is_ok()
-    }
-
-    fn remove_files(&self) {
-        let dir = self.shared.state_dir(self.row.id);
-        for outcome in [std::fs::remove_dir_all(&dir), std::fs::remove_file(self.shared.socket(self.row.id))] {
-            match outcome {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(worker = %self.row.id, %error, "a file of a removed worker stays");
-                }
-                Ok(()) | Err(_) => {}
-            }
-        }
     }
 }
 
