@@ -33,7 +33,7 @@ pub async fn run(daemon: Daemon, spec: WorkerSpec, caller: &Caller) -> anyhow::R
         started: false,
         early: Vec::new(),
     };
-    let ended = watch.to_the_end(spec, remove).await;
+    let ended = watch.until_its_end(spec, remove).await;
     watch.sink.finish();
     exit_code(&ended?)
 }
@@ -72,7 +72,7 @@ struct Watch {
 }
 
 impl Watch {
-    async fn to_the_end(&mut self, spec: WorkerSpec, remove: bool) -> anyhow::Result<Worker> {
+    async fn until_its_end(&mut self, spec: WorkerSpec, remove: bool) -> anyhow::Result<Worker> {
         match self.first_reading(spec).await {
             Err(CallError::Lost) if self.started => {}
             outcome => return Ok(outcome?),

@@ -83,7 +83,7 @@ fn judge(socket: &Path, directory: &Path, seen: Seen, own: Option<u32>) -> Resul
     }
     let shared = seen.mode & 0o022 != 0;
     let sticky = seen.mode & 0o1000 != 0;
-    if shared && !(sticky && !seen.holds_socket) {
+    if shared && (seen.holds_socket || !sticky) {
         return Err(TrustError::Writable { socket: socket_path, directory: directory_path, mode: seen.mode });
     }
     Ok(())

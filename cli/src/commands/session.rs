@@ -4,15 +4,15 @@ use crate::caller::Caller;
 use crate::client::session_root;
 use crate::exit::{self, Stop};
 use crate::out;
+use crate::session::ask::{ask_status, quieten, remove, sick, tell};
 use crate::session::record::{self, Record, Supervisor};
 use crate::session::{Role, Session, tree};
 use crate::view::cell;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use holdfast_proto::layout::Layout;
-use holdfast_proto::words::WorkerId;
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -252,7 +252,8 @@ fn status(session: &Session, json: bool) -> anyhow::Result<ExitCode> {
         })?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut rows = vec![["supervisor".to_owned(), shown_pid(supervisor.as_ref().map(|found| found.pid)), String::new()]];
+    let mut rows =
+        vec![["supervisor".to_owned(), shown_pid(supervisor.as_ref().map(|found| found.pid)), String::new()]];
     for program in record.iter().flat_map(|record| &record.programs) {
         let restarts = program.starts.saturating_sub(1);
         rows.push([cell(&program.name, 20), shown_pid(program.pid), format!("{restarts} restarts")]);
@@ -277,7 +278,8 @@ fn shown_pid(pid: Option<u32>) -> String {
 }
 
 fn stop(session: &Session, stop_workers: bool, purge: bool) -> anyhow::Result<ExitCode> {
-    if !session.layout.run().exists() && !(purge && session.layout.root().exists()) {
+    let there = if purge { session.layout.root().to_owned() } else { session.layout.run() };
+    if !there.exists() {
         tell(&format!("no session is at {}", session.layout.root().display()));
         return Ok(ExitCode::SUCCESS);
     }
@@ -299,85 +301,6 @@ fn stop(session: &Session, stop_workers: bool, purge: bool) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes sure that no worker lives: stops them if that was asked for, else refuses.
-fn quieten(session: &Session, stop_workers: bool) -> anyhow::Result<()> {
-    let live = live_workers(session)?;
-    if live.is_empty() {
-        return Ok(());
-    }
-    if !stop_workers {
-        let text = format!("{} workers live: stop them first, or say --stop-workers", live.len());
-        return Err(Stop::refused(text).into());
-    }
-    tell(&format!("stopping {} workers", live.len()));
-    let mut ask = asking(session);
-    ask.arg("stop").args(live.iter().map(ToString::to_string)).stdout(Stdio::null());
-    anyhow::ensure!(ask.status()?.success() && live_workers(session)?.is_empty(), "not all workers could be stopped");
-    Ok(())
-}
-
-/// The ids of live workers, from the daemon; who cannot be asked has not said that there are none.
-fn live_workers(session: &Session) -> anyhow::Result<Vec<WorkerId>> {
-    let answer = asking(session).args(["ps", "--quiet"]).stderr(Stdio::inherit()).output()?;
-    anyhow::ensure!(answer.status.success(), "the daemon does not say which workers live, so nothing was stopped");
-    let text = String::from_utf8(answer.stdout).context("the daemon's list is damaged")?;
-    Ok(text.lines().map(str::parse::<WorkerId>).collect::<Result<_, _>>()?)
-}
-
-/// Removes what is gone with the session: all of `run` but its log, or with `purge` everything.
-fn remove(session: &Session, purge: bool) -> anyhow::Result<()> {
-    let mut clear = asking(session);
-    clear.args(["session-clear", "--root"]).arg(session.layout.root());
-    if purge {
-        clear.arg("--state");
-    }
-    anyhow::ensure!(clear.status()?.success(), "not all of the session's files could be removed");
-    let layout = &session.layout;
-    let owner = &session.owner.owner;
-    // Deepest first, empty ones only: whatever else is in there is not ours to remove.
-    let _ = std::fs::remove_dir(layout.workers_run(owner));
-    let _ = std::fs::remove_dir(layout.owner_run(owner));
-    if purge {
-        let _ = std::fs::remove_dir(layout.owner_state(owner));
-        for top in ["run", "var", "etc"] {
-            match std::fs::remove_dir_all(layout.root().join(top)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| format!("cannot remove {}", layout.root().join(top).display()));
-                }
-                _ => {}
-            }
-        }
-        let _ = std::fs::remove_dir(layout.root());
-    }
-    Ok(())
-}
-
-/// This program again, in a process that may become the owner: root stays root here.
-fn asking(session: &Session) -> Command {
-    let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    let mut command = Command::new(exe);
-    command.args(["--owner", session.owner.owner.as_str()]).stdin(Stdio::null());
-    command.env("HOLDFAST_SOCKET", session.layout.daemon_socket(&session.owner.owner));
-    command
-}
-
-/// The daemon's `status --json`, or nothing where it does not answer.
-fn ask_status(session: &Session) -> Option<serde_json::Value> {
-    if !session.layout.daemon_socket(&session.owner.owner).exists() {
-        return None;
-    }
-    let answer = asking(session).args(["status", "--json"]).stderr(Stdio::null()).output().ok()?;
-    answer.status.success().then(|| serde_json::from_slice(&answer.stdout).ok()).flatten()
-}
-
-/// Why a program is not healthy, if one is not.
-fn sick(status: &serde_json::Value) -> Option<String> {
-    let programs = status.get("programs")?.as_array()?;
-    let sick = programs.iter().find(|program| program["healthy"] == false)?;
-    let why = sick["why"].as_str().unwrap_or("it does not say why");
-    Some(format!("{}: {why}", sick["name"].as_str().unwrap_or("?")))
-}
-
 fn log_end(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -391,10 +314,4 @@ fn greet(session: &Session) {
         let (as_root, net) = if session.owner.is_root { (" (as that user)", "") } else { ("", " --net none") };
         tell(&format!("try{as_root}: holdfast run --rm{net} -- /bin/echo hello"));
     }
-}
-
-/// Progress and prose, on stderr.
-fn tell(text: &str) {
-    // Where stderr is gone, nobody wants to be told.
-    let _ = writeln!(std::io::stderr(), "holdfast: {}", crate::view::plain(text));
 }

@@ -107,7 +107,9 @@ fn rules(facts: &Facts) -> Check {
     const NAME: &str = "rules";
     let Some(file) = &facts.rules else {
         return match facts.installed {
-            true => Check::fail(NAME, "/etc/holdfast/rules.toml is missing", "run `sudo holdfast system install` again"),
+            true => {
+                Check::fail(NAME, "/etc/holdfast/rules.toml is missing", "run `sudo holdfast system install` again")
+            }
             false => Check::ok(NAME, "none yet: install or a session brings them"),
         };
     };
@@ -142,7 +144,8 @@ fn listed(text: &str, uid: u32) -> Result<bool, String> {
 }
 
 fn programs(facts: &Facts) -> Vec<Check> {
-    const ADVICE: &str = "`holdfast system status` or `holdfast session status` says more, and so does the log they name";
+    const ADVICE: &str =
+        "`holdfast system status` or `holdfast session status` says more, and so does the log they name";
     match &facts.daemon {
         None => vec![Check::warn("holdfastd", "not asked", "say whose workers with --owner USER")],
         Some(Err(silence)) if silence.nothing_there => {
@@ -150,7 +153,8 @@ fn programs(facts: &Facts) -> Vec<Check> {
         }
         Some(Err(silence)) => vec![Check::fail("holdfastd", silence.text.clone(), ADVICE)],
         Some(Ok(answers)) => {
-            let mut all = vec![Check::ok("holdfastd", format!("pid {}, {}", answers.status.pid, answers.status.version))];
+            let mut all =
+                vec![Check::ok("holdfastd", format!("pid {}, {}", answers.status.pid, answers.status.version))];
             for (name, program) in [("holdfast-helper", "helper"), ("holdfast-launcher", "launcher")] {
                 let found = answers.status.programs.iter().find(|found| found.name.contains(program));
                 all.push(match found {
@@ -168,7 +172,11 @@ fn programs(facts: &Facts) -> Vec<Check> {
 fn forwarding(facts: &Facts) -> Check {
     const NAME: &str = "forwarding";
     let Some(Ok(Answers { status, .. })) = &facts.daemon else {
-        return Check::warn(NAME, "not known", "the helper looks for firewalls that drop forwarded packets; none answers");
+        return Check::warn(
+            NAME,
+            "not known",
+            "the helper looks for firewalls that drop forwarded packets; none answers",
+        );
     };
     let helper = status.programs.iter().find(|program| program.name.contains("helper"));
     match helper {

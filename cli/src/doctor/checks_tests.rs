@@ -5,10 +5,8 @@ use holdfast_proto::daemon::{ProgramStatus, Publish, StatusReply};
 /// A host on which all is well.
 fn healthy() -> Facts {
     let program = |name: &str| ProgramStatus { name: name.into(), pid: 5, healthy: true, ..Default::default() };
-    let status = StatusReply {
-        programs: vec![program("holdfast-helper"), program("holdfast-launcher")],
-        ..Default::default()
-    };
+    let status =
+        StatusReply { programs: vec![program("holdfast-helper"), program("holdfast-launcher")], ..Default::default() };
     Facts {
         kernel: "6.1.0-18-amd64".into(),
         probe: Some(Ok(())),
@@ -82,7 +80,10 @@ fn hosts_that_lack_something_hear_what() {
     for (facts, level, name, advice) in cases {
         let complaints = complaints(&facts);
         assert_eq!(complaints.len(), 1, "{complaints:?}");
-        assert!(complaints[0].0 == level && complaints[0].1 == name && complaints[0].2.contains(advice), "{complaints:?}");
+        assert!(
+            complaints[0].0 == level && complaints[0].1 == name && complaints[0].2.contains(advice),
+            "{complaints:?}"
+        );
     }
 }
 

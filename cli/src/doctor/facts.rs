@@ -140,11 +140,8 @@ fn ask(caller: &Caller, expected: bool) -> Result<Answers, Silence> {
 /// This program again as the owner, since a try changes who tries.
 fn probe(caller: &Caller) -> Option<Result<(), String>> {
     let exe = std::env::current_exe().ok()?;
-    let tried = Command::new(exe)
-        .args(["--owner", caller.owner.as_str(), "probe"])
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
+    let tried =
+        Command::new(exe).args(["--owner", caller.owner.as_str(), "probe"]).stdin(Stdio::null()).output().ok()?;
     let said = String::from_utf8_lossy(&tried.stderr).trim().trim_start_matches("holdfast: ").to_owned();
     Some(if tried.status.success() { Ok(()) } else { Err(said) })
 }
@@ -157,7 +154,13 @@ fn rules(caller: &Caller, installed: bool) -> Option<RulesFile> {
     let found = path.symlink_metadata().ok()?;
     let text = (found.len() <= RULES_BYTES_MAX).then(|| read(&path)).flatten();
     let own_session = !caller.is_root && found.uid() == caller.uid && !path.starts_with("/etc");
-    Some(RulesFile { path: path.display().to_string(), uid: found.uid(), mode: found.mode() & 0o7777, text, own_session })
+    Some(RulesFile {
+        path: path.display().to_string(),
+        uid: found.uid(),
+        mode: found.mode() & 0o7777,
+        text,
+        own_session,
+    })
 }
 
 /// Loaded, built in, or there to be loaded.

@@ -1,6 +1,7 @@
 //! Holdfast without systemd: the same programs, identities, capabilities, sockets and files that the units would
 //! give, below one directory, kept running by a small supervisor.
 
+pub mod ask;
 pub mod cgroup;
 pub mod clear;
 pub mod exec;

@@ -83,8 +83,8 @@ fn bind(wanted: &Socket) -> anyhow::Result<OwnedFd> {
     }
     let failed = || format!("cannot listen at {}", path.display());
     let address = SocketAddrUnix::new(path).with_context(|| format!("{}: its path is too long", failed()))?;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, wanted.kind, SocketFlags::CLOEXEC, None)
-        .with_context(failed)?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, wanted.kind, SocketFlags::CLOEXEC, None).with_context(failed)?;
     // Closed to all until it is whose it is to be.
     let before = rustix::process::umask(Mode::from_bits_truncate(0o777));
     let bound = rustix::net::bind(&socket, &address);

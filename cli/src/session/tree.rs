@@ -53,8 +53,9 @@ pub fn make(session: &Session) -> anyhow::Result<()> {
     let keeper = session.keeper();
     // Below a session's root, each directory that is made next lies in one of the keeper's alone: nobody can swap it.
     make_directory(&Directory { path: root.to_owned(), identity: keeper, mode: 0o755 })?;
-    check_directories(&root.join("any"), (!session.owner.is_root).then_some(keeper.uid))
-        .with_context(|| format!("{} cannot hold a session: set HOLDFAST_SESSION to another directory", root.display()))?;
+    check_directories(&root.join("any"), (!session.owner.is_root).then_some(keeper.uid)).with_context(|| {
+        format!("{} cannot hold a session: set HOLDFAST_SESSION to another directory", root.display())
+    })?;
     for directory in directories(session) {
         make_directory(&directory)?;
     }
@@ -136,7 +137,10 @@ mod tests {
         let all = directories(&session(true));
         for (place, directory) in all.iter().enumerate() {
             let parent = directory.path.parent().unwrap();
-            assert!(parent == Path::new("/s") || all[..place].iter().any(|known| known.path == parent), "{directory:?}");
+            assert!(
+                parent == Path::new("/s") || all[..place].iter().any(|known| known.path == parent),
+                "{directory:?}"
+            );
             assert_eq!(all.iter().filter(|other| other.path == directory.path).count(), 1, "{directory:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! A daemon that serves the real contract over a real socket and does what a test's worker names say.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "a stage that breaks fails its test")]
 
 use holdfast_proto::daemon::daemon_server::{Daemon, DaemonServer};
 use holdfast_proto::daemon::exit::How;
