@@ -281,6 +281,14 @@ impl Helper {
         }
     }
 
+    /// The host's own network changed: it may have another way out now.
+    pub async fn host_changed(&self) {
+        let Some(net) = &self.net else { return };
+        if let Err(error) = net.ask(crate::net::Kernel::arrange_uplinks).await {
+            tracing::warn!(%error, "forwarding could not be arranged");
+        }
+    }
+
     /// Forward chains of the host that drop what workers send, each with the rule to add.
     pub async fn forward_blockers(&self) -> Vec<String> {
         Vec::new()

@@ -15,6 +15,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
@@ -153,9 +154,9 @@ impl Launchers {
 async fn accept_one(listener: &AsyncFd<OwnedFd>) -> Result<AsyncFd<OwnedFd>, std::io::Error> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = listener
-        .async_io(tokio::io::Interest::READABLE, |fd| rustix::net::accept_with(fd, flags).map_err(Into::into))
+        .async_io(Interest::READABLE, |fd| rustix::net::accept_with(fd, flags).map_err(Into::into))
         .await?;
-    AsyncFd::register(socket)
+    crate::sys::register(socket, Interest::READABLE | Interest::WRITABLE)
 }
 
 async fn dial(socket: AsyncFd<OwnedFd>, pid: u32) -> Result<Connection, LauncherError> {
@@ -237,7 +238,7 @@ impl Connection {
 
     async fn send(&self, word: &FromHelper, descriptor: Option<BorrowedFd<'_>>) -> Result<(), LauncherError> {
         let packet = word.encode();
-        let sent = self.socket.async_io(tokio::io::Interest::WRITABLE, |fd| {
+        let sent = self.socket.async_io(Interest::WRITABLE, |fd| {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             let descriptors: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
@@ -294,7 +295,7 @@ fn shown(failure: Failure) -> Failure {
 }
 
 async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<(FromLauncher, Vec<OwnedFd>), LauncherError> {
-    let received = socket.async_io(tokio::io::Interest::READABLE, |fd| receive_now(fd.as_fd()).map_err(Into::into)).await;
+    let received = socket.async_io(Interest::READABLE, |fd| receive_now(fd.as_fd()).map_err(Into::into)).await;
     let (packet, descriptors) = received.map_err(|_| LauncherError::Closed)?;
     if packet.is_empty() {
         return Err(LauncherError::Closed);

@@ -18,7 +18,6 @@ use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
@@ -78,7 +77,7 @@ impl Prepared {
         let Self { runtime, helper, watch, listeners, signals } = self;
         let step = |step| move |source| StartError::Step { step, source };
         runtime.block_on(async move {
-            let launchers = AsyncFd::register_with_interest(listeners.launchers, Interest::READABLE).map_err(step("listen for launchers"))?;
+            let launchers = crate::sys::register(listeners.launchers, Interest::READABLE).map_err(step("listen for launchers"))?;
             let accepting = Arc::clone(&helper);
             tokio::spawn(Arc::clone(&helper.launchers).accept(launchers, move |uid| accepting.is_owner(uid)));
             if let Some(socket) = watch {
@@ -136,11 +135,16 @@ async fn follow(helper: Arc<Helper>, mut watch: Watch) {
     loop {
         match watch.next().await {
             Ok(events) => {
+                let host_changed = events.contains(&Event::HostChanged);
                 for event in events {
                     match event {
+                        Event::HostChanged => {}
                         Event::LinkGone(link) => Arc::clone(&helper).link_gone(link).await,
                         Event::Lost => Arc::clone(&helper).look_again().await,
                     }
+                }
+                if host_changed {
+                    helper.host_changed().await;
                 }
             }
             Err(error) => {

@@ -3,6 +3,8 @@
 use crate::words::Uid;
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::io;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 // ioctl_ns(2): _IO(0xb7, n).
 const NS_GET_USERNS: libc::Ioctl = 0xb701;
@@ -16,6 +18,13 @@ pub fn adopt(descriptors: impl Iterator<Item = RawFd>) -> Vec<OwnedFd> {
     // SAFETY: `from_raw_fd` wants open descriptors that nobody else owns. They are those that sd_listen_fds(3)
     // promises to this very process (LISTEN_PID was compared), and this is the one place that takes them.
     descriptors.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).collect()
+}
+
+/// Hands a descriptor to the runtime, which waits for `interest` on it.
+pub fn register(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` refers to one open file from its making to its drop, and only the `AsyncFd`,
+    // which takes it over and gives out no `&mut` of it here, drops it.
+    unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(Into::into)
 }
 
 /// The kind of a namespace (`CLONE_NEW*`); an error for a descriptor that is none.

@@ -201,7 +201,13 @@ impl Kernel {
         self.filter.transact(known, nft::barrier()).map_err(at("tell the rules of the bridge"))?;
         links::up(&mut self.route, index).map_err(at("bring the bridge up"))?;
         self.bridges.insert(name, index);
-        Ok(())
+        self.arrange_uplinks()
+    }
+
+    /// Makes forwarding right for the host's links to the outside. Idempotent.
+    pub fn arrange_uplinks(&mut self) -> Result<(), NetError> {
+        let wanted = !self.bridges.is_empty();
+        super::uplinks::arrange(&mut self.route, &mut self.filter, wanted).map_err(at("switch forwarding"))
     }
 
     /// Makes the pair of links, its peer in `netns`. [`Kernel::admit`] comes before.
@@ -262,8 +268,9 @@ impl Kernel {
             nft::change_elements(messages, Kind::DelSetElem, BRIDGES.name, std::slice::from_ref(&element));
         });
         match self.filter.transact(forgotten, nft::barrier()) {
-            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
-            outcome => outcome.map_err(at("tell the rules that the bridge is gone")),
+            Err(error) if error.errno() == Some(Errno::NOENT) => {}
+            outcome => outcome.map_err(at("tell the rules that the bridge is gone"))?,
         }
+        self.arrange_uplinks()
     }
 }

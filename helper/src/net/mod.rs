@@ -10,6 +10,7 @@ mod nft;
 mod ruleset;
 mod sockets;
 mod tables;
+mod uplinks;
 pub mod watch;
 mod wire;
 
@@ -37,10 +38,17 @@ pub struct Net {
 }
 
 impl Net {
-    /// Starts the thread. It ends when the last handle is gone.
+    /// Starts the thread and returns when it runs: the filter of system calls that comes next has no
+    /// room for those of a thread's start. It ends when the last handle is gone.
     pub fn start(kernel: Kernel) -> std::io::Result<Self> {
-        let (jobs, queue) = sync_channel(JOBS_MAX);
-        std::thread::Builder::new().name("net".into()).stack_size(STACK_BYTES).spawn(move || serve(kernel, &queue))?;
+        let (jobs, queue) = sync_channel::<Job>(JOBS_MAX);
+        let (up, is_up) = sync_channel(1);
+        let thread = std::thread::Builder::new().name("net".into()).stack_size(STACK_BYTES);
+        thread.spawn(move || {
+            let _ = up.send(());
+            serve(kernel, &queue);
+        })?;
+        is_up.recv().map_err(std::io::Error::other)?;
         Ok(Self { jobs })
     }
 

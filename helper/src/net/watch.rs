@@ -1,4 +1,4 @@
-//! What the kernel tells by itself: links of ours that vanished with their namespace.
+//! What the kernel tells by itself: links of ours that vanished with their namespace, and changes of the host's own network.
 
 use super::links::read_link;
 use super::wire::{self, WireError, received};
@@ -9,7 +9,12 @@ use rustix::net::{RecvFlags, SocketFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+// enum rtnetlink_groups
 const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const RTM_NEWNETCONF: u16 = 80;
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 
 /// What was told.
@@ -17,6 +22,8 @@ const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 pub enum Event {
     /// A link of ours is gone.
     LinkGone(LinkName),
+    /// Addresses, routes or forwarding of the host changed.
+    HostChanged,
     /// Too much was told at once and some of it was lost: look again.
     Lost,
 }
@@ -30,13 +37,15 @@ pub struct Watch {
 
 /// Opens the socket. What happens from now on is told; what was before is for a census.
 pub fn open() -> Result<OwnedFd, WireError> {
-    wire::open(libc::NETLINK_ROUTE, 1 << (RTNLGRP_LINK - 1), SocketFlags::NONBLOCK)
+    let groups = [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF];
+    let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
+    wire::open(libc::NETLINK_ROUTE, mask, SocketFlags::NONBLOCK)
 }
 
 impl Watch {
     /// Hands the socket to the runtime.
     pub fn new(socket: OwnedFd) -> std::io::Result<Self> {
-        Ok(Self { socket: AsyncFd::register_with_interest(socket, Interest::READABLE)?, buffer: vec![0; DATAGRAM_BYTES_MAX] })
+        Ok(Self { socket: crate::sys::register(socket, Interest::READABLE)?, buffer: vec![0; DATAGRAM_BYTES_MAX] })
     }
 
     /// Waits for the next events, at least one.
@@ -61,9 +70,12 @@ impl Watch {
 }
 
 fn read(datagram: &[u8]) -> impl Iterator<Item = Event> + '_ {
-    received(datagram).filter_map(|message| {
+    received(datagram).filter_map(|message| match message.kind {
         // A port that leaves its bridge is told as RTM_DELLINK too, in the bridge's own family.
-        let of_links = message.body.first() == Some(&(libc::AF_UNSPEC as u8));
-        (message.kind == libc::RTM_DELLINK && of_links).then(|| read_link(message.body)?.our_name().map(Event::LinkGone))?
+        libc::RTM_DELLINK if message.body.first() == Some(&(libc::AF_UNSPEC as u8)) => {
+            read_link(message.body)?.our_name().map(Event::LinkGone)
+        }
+        libc::RTM_NEWADDR | libc::RTM_NEWROUTE | RTM_NEWNETCONF => Some(Event::HostChanged),
+        _ => None,
     })
 }
