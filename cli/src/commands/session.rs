@@ -16,7 +16,7 @@ use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// Most time from `session start` until the daemon answers.
@@ -149,7 +149,7 @@ fn start(session: &Session) -> anyhow::Result<ExitCode> {
     let log_file = log_file.with_context(|| format!("cannot open {}", log.display()))?;
     // Whoever waits for the end of a pipe that was left open here shall not wait for the session's.
     crate::sys::close_on_exec_from(3).context("cannot close what was left open")?;
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut child = crate::session::this_program()
         .args(["--owner", session.owner.owner.as_str(), "session-supervise", "--root"])
         .arg(session.layout.root())
         .arg("--folder")

@@ -6,7 +6,6 @@ use crate::exit::Stop;
 use anyhow::Context;
 use holdfast_proto::words::WorkerId;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// The daemon's `status --json`, or nothing where it does not answer.
@@ -91,10 +90,9 @@ pub fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "holdfast: {}", crate::view::plain(text));
 }
 
-/// This program again, in a process that may become the owner: root stays root here.
+/// This program again, in a process that may become the owner.
 fn asking(session: &Session) -> Command {
-    let exe = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
-    let mut command = Command::new(exe);
+    let mut command = super::this_program();
     command.args(["--owner", session.owner.owner.as_str()]).stdin(Stdio::null());
     command.env("HOLDFAST_SOCKET", session.layout.daemon_socket(&session.owner.owner));
     command

@@ -14,7 +14,9 @@ use crate::caller::Caller;
 use crate::exit::Stop;
 use holdfast_proto::layout::Layout;
 use nix::unistd::User;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Account of the helper where the system's Holdfast is installed.
 const HELPER_ACCOUNT: &str = "holdfast";
@@ -30,6 +32,13 @@ pub struct Identity {
     pub uid: u32,
     /// Primary group.
     pub gid: u32,
+}
+
+/// This very program, also where its file was replaced since it was started.
+pub fn this_program() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("holdfast");
+    command
 }
 
 /// One session: where it is and who is who in it.

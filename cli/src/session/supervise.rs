@@ -14,7 +14,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 /// First pause before a program that ended is started again; it doubles with each quick end.
@@ -209,7 +209,7 @@ fn start(
     kept: &Kept,
     cgroup: Option<&std::path::Path>,
 ) -> anyhow::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = super::this_program();
     command.args(["--owner", session.owner.owner.as_str(), "session-exec", kept.role.as_str(), "--root"]);
     command.arg(session.layout.root()).arg("--folder").arg(folder);
     if let Some(cgroup) = cgroup {
