@@ -132,7 +132,7 @@ fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyh
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let host = Host { layout, commands, folder: &folder };
+    let host = Host { layout, commands, folder: &folder, ready_max: ready::READY_MAX };
     apply::apply(&plan.steps, &host, &mut announce)?;
     show::installed(layout, &facts.account.name, &plan.installed, folder.has_signature())?;
     Ok(ExitCode::SUCCESS)
@@ -141,8 +141,7 @@ fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyh
 /// Progress, on stderr: the steps that take time or are seen from outside.
 fn announce(step: &Step) {
     match step {
-        Step::Directory { .. } | Step::Link { .. } | Step::Write { .. } => {}
-        Step::OwnerState { .. } | Step::HelperRuntime => {}
+        Step::Directory { .. } | Step::Link { .. } | Step::Write { .. } | Step::UnitDirectories { .. } => {}
         _ => anstream::eprintln!("- {step}"),
     }
 }
@@ -156,7 +155,7 @@ fn restart(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<ExitCode>
         commands.run(&Call::systemctl(["restart", unit])).with_context(|| ready::last_words(commands, unit))?;
     }
     for owner in &installed.owners {
-        ready::wait(layout, commands, &owner.name, &installed.version)?;
+        ready::wait(layout, commands, &owner.name, &installed.version, ready::READY_MAX)?;
     }
     out::line(&format!("restarted; version {} answers", installed.version))?;
     Ok(ExitCode::SUCCESS)

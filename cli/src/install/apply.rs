@@ -21,7 +21,7 @@ pub struct Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step {} failed: {}: {:#}\n", self.number, self.step, self.cause)?;
+        writeln!(f, "step {} failed: {}: {:#}", self.number, self.step, self.cause)?;
         if self.left.is_empty() {
             return f.write_str("Everything was put back: nothing has changed.");
         }
@@ -33,7 +33,7 @@ impl fmt::Display for Failed {
 impl std::error::Error for Failed {}
 
 /// Applies the steps in order. If one fails, those before it are taken back in reverse.
-/// Signals that would end us in the middle wait until we are done.
+/// Signals that would end us in the middle wait until we are done. `tell` hears of each step that changed something.
 ///
 /// # Errors
 /// With the step that failed.
@@ -41,9 +41,12 @@ pub fn apply(steps: &[Step], host: &Host, tell: &mut dyn FnMut(&Step)) -> Result
     let _held = HeldSignals::hold();
     let mut done: Vec<(String, Undo)> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
-        tell(step);
         match step.apply(host) {
-            Ok(undo) => done.push((step.to_string(), undo)),
+            Ok(Undo::Nothing) => {}
+            Ok(undo) => {
+                tell(step);
+                done.push((step.to_string(), undo));
+            }
             Err(error) => {
                 let cause = match error.downcast::<Interrupted>() {
                     Ok(Interrupted { undo, cause }) => {

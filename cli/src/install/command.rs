@@ -109,7 +109,7 @@ impl Call {
 
     /// The same, run with this uid and gid and no other group.
     #[must_use]
-    pub fn as_owner(self, uid: u32, gid: u32) -> Self {
+    pub fn run_as(self, uid: u32, gid: u32) -> Self {
         Self { as_owner: Some((uid, gid)), ..self }
     }
 

@@ -156,7 +156,7 @@ fn user_namespaces(commands: &dyn Commands, account: &Account) -> Result<(), Str
     if !Path::new(UNSHARE).exists() {
         return Ok(());
     }
-    let call = Call::new(UNSHARE, ["--user", "--net", "/bin/true"]).as_owner(account.uid, account.gid);
+    let call = Call::new(UNSHARE, ["--user", "--net", "/bin/true"]).run_as(account.uid, account.gid);
     commands.run(&call).map(drop).map_err(|error| {
         let guarded = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
         match std::fs::read_to_string(guarded).is_ok_and(|value| value.trim() == "1") {

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod command;
 pub mod disk;
 pub mod facts;
+pub mod network;
 pub mod plan;
 pub mod ready;
 pub mod record;

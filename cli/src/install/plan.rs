@@ -89,8 +89,9 @@ pub fn plan(facts: &Facts, request: &Request, layout: &Layout) -> Result<Plan, P
     steps.extend(config(facts, request, &installed, layout)?);
     steps.push(Step::Account { name: HELPER_ACCOUNT.to_owned() });
     steps.push(Step::Units { files: facts.release.units.clone() });
-    steps.push(Step::HelperRuntime);
-    steps.push(Step::OwnerState { owner: facts.account.clone() });
+    let owner = &facts.account.name;
+    let paths = vec![layout.helper_run(), layout.owner_state(owner), layout.workers_run(owner)];
+    steps.push(Step::UnitDirectories { paths });
     steps.extend(services(facts, &installed));
     Ok(Plan { steps, installed })
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use std::time::{Duration, Instant};
 
 /// How long a daemon may take until it and all it needs answer.
-const READY_MAX: Duration = Duration::from_secs(20);
+pub const READY_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 /// Lines of the journal that a failure shows.
 const LINES: &str = "5";
@@ -34,8 +34,14 @@ struct Program {
 ///
 /// # Errors
 /// Where that is not so in time; says what answered last, and what the journal has.
-pub fn wait(layout: &Layout, commands: &dyn Commands, owner: &OwnerName, version: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + READY_MAX;
+pub fn wait(
+    layout: &Layout,
+    commands: &dyn Commands,
+    owner: &OwnerName,
+    version: &str,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
     loop {
         let why = match commands.ask(&as_owner(layout, owner, ["status", "--json"]))? {
             said if said.code == Some(0) => match judge(&said.out, owner, version) {
@@ -46,7 +52,7 @@ pub fn wait(layout: &Layout, commands: &dyn Commands, owner: &OwnerName, version
         };
         if Instant::now() >= deadline {
             let words = last_words(commands, &format!("holdfastd@{owner}.service"));
-            bail!("not ready after {} s: {why}\n{words}", READY_MAX.as_secs());
+            bail!("not ready after {} s: {why}\n{words}", limit.as_secs());
         }
         std::thread::sleep(POLL);
     }

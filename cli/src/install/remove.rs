@@ -2,11 +2,11 @@
 
 use super::command::{Call, Commands};
 use super::disk;
-use super::facts;
 use super::plan::{HELPER_ACCOUNT, HOST_UNITS, owner_units, tmpfiles};
 use super::record::{Account, Installed};
 use super::rules;
-use super::undo::{remove_directory, remove_helper_runtime, remove_owner_runtime, remove_owner_state};
+use super::undo::{remove_directory, remove_foreign, remove_owner_runtime};
+use super::{facts, network};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -30,11 +30,13 @@ pub fn remove(layout: &Layout, commands: &dyn Commands, owners: &[Account], remo
     let mut left = Left::default();
     for owner in owners {
         left.note(&format!("units of {}", owner.name), end_units(layout, commands, &owner_units(&owner.name)));
-        let outcome = match removal.purge {
-            true => remove_owner_state(layout, commands, owner),
-            false => remove_owner_runtime(layout, commands, owner),
-        };
-        left.note(&format!("files of {}", owner.name), outcome);
+        if removal.purge {
+            let state = layout.owner_state(&owner.name);
+            left.note(&format!("state of {}", owner.name), remove_foreign(commands, &state));
+        }
+        let runtime = remove_owner_runtime(layout, commands, &owner.name);
+        left.note(&format!("sockets of {}", owner.name), runtime);
+        left.note(&format!("links of {}", owner.name), network::remove_links(Some(owner.uid)).map_err(Into::into));
     }
     if removal.host {
         remove_host(layout, commands, removal.purge, &mut left);
@@ -135,10 +137,14 @@ fn remove_host(layout: &Layout, commands: &dyn Commands, purge: bool, left: &mut
     left.note("unit files", remove_unit_files(layout, commands));
     left.note("sockets", remove_run(layout, commands));
     let etc = layout.root().join("etc");
-    for path in [etc.join("tmpfiles.d/holdfast.conf"), layout.command(), layout.current(), layout.previous()] {
+    // Rules are the administrator's and stay for the next install; the record of this one does not.
+    let conf = [etc.join("tmpfiles.d/holdfast.conf"), layout.install_toml()];
+    for path in conf.into_iter().chain([layout.command(), layout.current(), layout.previous()]) {
         left.note(&path.display().to_string(), disk::remove_file(&path).map(drop).map_err(Into::into));
     }
     left.note("releases", remove_tree(&layout.library()));
+    left.note("links", network::remove_links(None).map_err(Into::into));
+    left.note("table holdfast", network::remove_table().map_err(Into::into));
     if purge {
         left.note("configuration", remove_tree(&layout.config()));
         left.note("state", purge_state(layout));
@@ -164,7 +170,7 @@ fn remove_run(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<()> {
     for path in [layout.helper_socket(), layout.launch_socket()] {
         disk::remove_file(&path)?;
     }
-    remove_helper_runtime(layout, commands)?;
+    remove_foreign(commands, &layout.helper_run())?;
     for path in [layout.run().join("owners"), layout.run()] {
         remove_directory(&path)?;
     }

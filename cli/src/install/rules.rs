@@ -84,6 +84,7 @@ pub fn extend(text: &str, account: &Account, ports: &[String]) -> Result<String,
     if let Some((other, _)) = other {
         return Err(RulesRefusal::Twice { owner: name.to_owned(), other: other.to_owned(), uid: account.uid });
     }
+    let fresh = !owners.contains_key(name);
     let section = owners.entry(name).or_insert_with(|| Item::Table(new_section(account)));
     match uid_of(section) {
         Some(uid) if uid == i64::from(account.uid) => {}
@@ -94,6 +95,18 @@ pub fn extend(text: &str, account: &Account, ports: &[String]) -> Result<String,
     }
     let section = section.as_table_mut().ok_or_else(|| form(&format!("[owners.{name}] is no table")))?;
     add_ports(section, ports).ok_or_else(|| form(&format!("[owners.{name}] ports is no list of texts")))?;
+    if !fresh {
+        return Ok(document.to_string());
+    }
+    // What stood at the end stays above the new section: there it explains the file, below it would seem a part of it.
+    let end = document.trailing().as_str().unwrap_or_default().to_owned();
+    let gap = if end.is_empty() || end.ends_with("\n") { "" } else { "\n" };
+    document.set_trailing("");
+    if let Some(section) =
+        document.get_mut("owners").and_then(|owners| owners.get_mut(name)).and_then(Item::as_table_mut)
+    {
+        section.decor_mut().set_prefix(format!("{end}{gap}\n"));
+    }
     Ok(document.to_string())
 }
 
@@ -113,7 +126,6 @@ pub fn without(text: &str, name: &str) -> Result<String, RulesRefusal> {
 fn new_section(account: &Account) -> Table {
     let mut section = Table::new();
     section.insert("uid", value(i64::from(account.uid)));
-    section.decor_mut().set_prefix("\n");
     section
 }
 

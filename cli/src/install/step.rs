@@ -3,7 +3,6 @@
 use super::command::{Call, Commands};
 use super::disk::{self, Change};
 use super::ready;
-use super::record::Account;
 use super::undo::{Undo, put_back};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
@@ -12,6 +11,7 @@ use holdfast_release::Folder;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Mode of everything that root writes for all to read.
 pub const FILE_MODE: u32 = 0o644;
@@ -53,13 +53,11 @@ pub enum Step {
         /// By name.
         files: BTreeMap<String, Vec<u8>>,
     },
-    /// Nothing: systemd makes the owner's state directory. A revert removes what was made in it.
-    OwnerState {
-        /// Whose.
-        owner: Account,
+    /// Nothing: systemd makes these for the units' users. A revert removes those that were made, with all in them.
+    UnitDirectories {
+        /// Which.
+        paths: Vec<PathBuf>,
     },
-    /// Nothing: systemd makes the helper's directory. A revert removes it.
-    HelperRuntime,
     /// Have systemd start units at boot.
     Enable {
         /// Which.
@@ -101,6 +99,8 @@ pub struct Host<'a> {
     pub commands: &'a dyn Commands,
     /// The release that [`Step::Place`] puts in place.
     pub folder: &'a Folder,
+    /// How long a daemon may take until it and all it needs answer.
+    pub ready_max: Duration,
 }
 
 impl fmt::Display for Step {
@@ -112,8 +112,10 @@ impl fmt::Display for Step {
             Self::Write { path, .. } => write!(f, "write {}", path.display()),
             Self::Account { name } => write!(f, "make the system account {name}"),
             Self::Units { files } => write!(f, "write {} unit files and have systemd read them", files.len()),
-            Self::OwnerState { owner } => write!(f, "keep state of {} in /var/lib/holdfast/owners", owner.name),
-            Self::HelperRuntime => f.write_str("keep the helper's lock in /run/holdfast/helper"),
+            Self::UnitDirectories { paths } => {
+                f.write_str("leave to systemd:")?;
+                paths.iter().try_for_each(|path| write!(f, " {}", path.display()))
+            }
             Self::Enable { units } => write!(f, "start at boot: {}", units.join(" ")),
             Self::Relisten { socket, .. } => write!(f, "bind {socket} anew"),
             Self::Start { unit } => write!(f, "start {unit}"),
@@ -141,13 +143,9 @@ impl Step {
             Self::Write { path, bytes } => write_all(&[(path.clone(), bytes)]).map(|before| files(before, false)),
             Self::Account { name } => make_account(host, name),
             Self::Units { files } => write_units(host, files),
-            Self::OwnerState { owner } => {
-                let there = host.layout.owner_state(&owner.name).symlink_metadata().is_ok();
-                Ok(if there { Undo::Nothing } else { Undo::RemoveOwnerState(owner.clone()) })
-            }
-            Self::HelperRuntime => {
-                let there = host.layout.helper_run().symlink_metadata().is_ok();
-                Ok(if there { Undo::Nothing } else { Undo::RemoveHelperRuntime })
+            Self::UnitDirectories { paths } => {
+                let absent = paths.iter().filter(|path| path.symlink_metadata().is_err());
+                Ok(Undo::RemoveUnitDirectories(absent.cloned().collect()))
             }
             Self::Enable { units } => enable(host, units),
             Self::Relisten { socket, service } => {
@@ -169,7 +167,7 @@ impl Step {
                 }
             }
             Self::Await { owner, version, .. } => {
-                ready::wait(host.layout, host.commands, owner, version)?;
+                ready::wait(host.layout, host.commands, owner, version, host.ready_max)?;
                 Ok(Undo::Nothing)
             }
         }

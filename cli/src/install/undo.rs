@@ -2,10 +2,10 @@
 
 use super::command::{Call, Commands, SYSTEMCTL_MAX};
 use super::disk;
-use super::record::Account;
 use super::step::{FILE_MODE, Host};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
+use holdfast_proto::words::OwnerName;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -30,10 +30,8 @@ pub enum Undo {
     },
     /// Remove an account that was made.
     RemoveAccount(String),
-    /// Remove an owner's state and run-time files that were made.
-    RemoveOwnerState(Account),
-    /// Remove the helper's run-time directory that was made.
-    RemoveHelperRuntime,
+    /// Remove directories that systemd made for the units' users.
+    RemoveUnitDirectories(Vec<PathBuf>),
     /// Take units out of the boot.
     Disable(Vec<String>),
     /// Stop a unit that did not run.
@@ -64,8 +62,7 @@ impl Undo {
                 Ok(())
             }
             Self::RemoveAccount(name) => Ok(host.commands.run(&Call::new("/usr/sbin/userdel", [name])).map(drop)?),
-            Self::RemoveOwnerState(owner) => remove_owner_state(host.layout, host.commands, &owner),
-            Self::RemoveHelperRuntime => remove_helper_runtime(host.layout, host.commands),
+            Self::RemoveUnitDirectories(paths) => paths.iter().try_for_each(|path| remove_foreign(host.commands, path)),
             Self::Disable(units) => {
                 Ok(host.commands.run(&Call::systemctl(["disable".to_owned()].into_iter().chain(units))).map(drop)?)
             }
@@ -83,53 +80,31 @@ impl Undo {
     }
 }
 
-/// Removes an owner's state and run-time files.
-///
-/// # Errors
-/// Where something is left.
-pub fn remove_owner_state(layout: &Layout, commands: &dyn Commands, owner: &Account) -> anyhow::Result<()> {
-    let state = layout.owner_state(&owner.name);
-    empty_as(commands, &state, owner.uid, owner.gid)?;
-    remove_directory(&state)?;
-    remove_owner_runtime(layout, commands, owner)
-}
-
 /// Removes an owner's sockets and other run-time files.
 ///
 /// # Errors
 /// Where something is left.
-pub fn remove_owner_runtime(layout: &Layout, commands: &dyn Commands, owner: &Account) -> anyhow::Result<()> {
-    let workers = layout.workers_run(&owner.name);
-    empty_as(commands, &workers, owner.uid, owner.gid)?;
-    remove_directory(&workers)?;
-    disk::remove_file(&layout.daemon_socket(&owner.name)).context("daemon.sock")?;
-    remove_directory(&layout.owner_run(&owner.name))
+pub fn remove_owner_runtime(layout: &Layout, commands: &dyn Commands, owner: &OwnerName) -> anyhow::Result<()> {
+    remove_foreign(commands, &layout.workers_run(owner))?;
+    disk::remove_file(&layout.daemon_socket(owner)).context("daemon.sock")?;
+    remove_directory(&layout.owner_run(owner))
 }
 
-/// Removes the helper's run-time directory.
+/// Removes a directory of somebody else's that lies in one of root's. It is emptied as whom it belongs to, so that
+/// no link in it leads root anywhere.
 ///
 /// # Errors
 /// Where something is left.
-pub fn remove_helper_runtime(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<()> {
-    let path = layout.helper_run();
-    if let Ok(about) = fs::symlink_metadata(&path) {
-        empty_as(commands, &path, about.uid(), about.gid())?;
-    }
-    remove_directory(&path)
-}
-
-/// Empties a directory of somebody else's as that one, so that no link in it leads root anywhere. The directory
-/// itself lies in root's and stays for root to remove.
-///
-/// # Errors
-/// Where something is left in it.
-pub fn empty_as(commands: &dyn Commands, path: &Path, uid: u32, gid: u32) -> anyhow::Result<()> {
-    if path.symlink_metadata().is_err() {
-        return Ok(());
-    }
+pub fn remove_foreign(commands: &dyn Commands, path: &Path) -> anyhow::Result<()> {
+    let about = match fs::symlink_metadata(path) {
+        Ok(about) => about,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context(path.display().to_string()),
+    };
     let text = path.to_str().context("a path that is not UTF-8")?;
     let call = Call::new("/usr/bin/find", [text, "-xdev", "-mindepth", "1", "-delete"]);
-    Ok(commands.run(&call.within(SYSTEMCTL_MAX).as_owner(uid, gid)).map(drop)?)
+    commands.run(&call.within(SYSTEMCTL_MAX).run_as(about.uid(), about.gid()))?;
+    remove_directory(path)
 }
 
 /// Removes an empty directory; its absence is as good.
