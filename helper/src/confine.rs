@@ -3,7 +3,8 @@
 use caps::{CapSet, Capability, CapsHashSet};
 use holdfast_proto::layout::Layout;
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    Scope,
 };
 use rustix::process::DumpableBehavior;
 
@@ -85,7 +86,8 @@ pub fn check_identity(layout: &Layout) -> Result<Standing, ConfineError> {
 /// Gives up what could pass these capabilities on, or let others of this uid look in.
 pub fn give_up_the_rest() -> Result<(), ConfineError> {
     nix::sys::prctl::set_no_new_privs().map_err(|error| step("set no_new_privs")(&error))?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| step("set dumpable")(&error))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|error| step("set dumpable")(&error))?;
     caps::clear(None, CapSet::Ambient).map_err(|error| step("clear ambient capabilities")(&error))?;
     caps::clear(None, CapSet::Inheritable).map_err(|error| step("clear inheritable capabilities")(&error))
 }

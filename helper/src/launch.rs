@@ -128,7 +128,12 @@ impl Helper {
     }
 
     /// Does one launch. To be run to its end, even where its caller is gone.
-    pub async fn launch(self: Arc<Self>, mut request: LaunchRequest, epoch: Epoch, orders: Vec<u8>) -> Result<Launched, LaunchError> {
+    pub async fn launch(
+        self: Arc<Self>,
+        mut request: LaunchRequest,
+        epoch: Epoch,
+        orders: Vec<u8>,
+    ) -> Result<Launched, LaunchError> {
         if request.network != Network::None {
             self.learn_foreign(&request).await?;
         }

@@ -8,7 +8,8 @@ use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, PACKET_BYTES_
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketFlags,
 };
 use std::collections::BTreeMap;
 use std::io::{IoSlice, IoSliceMut};
@@ -153,9 +154,8 @@ impl Launchers {
 
 async fn accept_one(listener: &AsyncFd<OwnedFd>) -> Result<AsyncFd<OwnedFd>, std::io::Error> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = listener
-        .async_io(Interest::READABLE, |fd| rustix::net::accept_with(fd, flags).map_err(Into::into))
-        .await?;
+    let socket =
+        listener.async_io(Interest::READABLE, |fd| rustix::net::accept_with(fd, flags).map_err(Into::into)).await?;
     crate::sys::register(socket, Interest::READABLE | Interest::WRITABLE)
 }
 
@@ -222,14 +222,18 @@ impl Connection {
                     (seq, Answer::Prepared { shim_pid, netns: descriptors.swap_remove(0) })
                 }
                 (FromLauncher::Released { seq }, descriptors) if descriptors.is_empty() => (seq, Answer::Released),
-                (FromLauncher::Failed { seq, failure }, descriptors) if descriptors.is_empty() => (seq, Answer::Failed(failure)),
+                (FromLauncher::Failed { seq, failure }, descriptors) if descriptors.is_empty() => {
+                    (seq, Answer::Failed(failure))
+                }
                 _ => {
                     tracing::warn!(pid = self.pid, "a launcher spoke out of turn: its connection is closed");
                     return;
                 }
             };
             let waiting = lock(&self.state).waiting.get(&seq).cloned();
-            if waiting.is_some_and(|place| place.try_send(answer).is_err_and(|e| matches!(e, mpsc::error::TrySendError::Full(_)))) {
+            if waiting.is_some_and(|place| {
+                place.try_send(answer).is_err_and(|e| matches!(e, mpsc::error::TrySendError::Full(_)))
+            }) {
                 tracing::warn!(pid = self.pid, "a launcher answered too often: its connection is closed");
                 return;
             }
@@ -291,7 +295,10 @@ impl Drop for Call {
 
 /// An owner's words go on to people only so long and without control characters.
 fn shown(failure: Failure) -> Failure {
-    Failure { step: failure.step.chars().filter(|c| !c.is_control()).take(200).collect(), errno: failure.errno.clamp(0, 4095) }
+    Failure {
+        step: failure.step.chars().filter(|c| !c.is_control()).take(200).collect(),
+        errno: failure.errno.clamp(0, 4095),
+    }
 }
 
 async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<(FromLauncher, Vec<OwnedFd>), LauncherError> {

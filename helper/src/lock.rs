@@ -73,7 +73,8 @@ fn holder(file: &OwnedFd) -> Result<Option<i32>, std::io::Error> {
 /// Pins the holder first and looks again: only a process that held the lock after it was pinned is ended.
 fn end(file: &OwnedFd, pid: i32) -> Result<(), std::io::Error> {
     // 0 or -1: a holder outside of our pid namespace, or one by open file description.
-    let target = Pid::from_raw(pid).filter(|_| pid > 1).ok_or_else(|| std::io::Error::other("it is not visible from here"))?;
+    let target =
+        Pid::from_raw(pid).filter(|_| pid > 1).ok_or_else(|| std::io::Error::other("it is not visible from here"))?;
     let pinned = match rustix::process::pidfd_open(target, PidfdFlags::empty()) {
         Ok(pinned) => pinned,
         Err(rustix::io::Errno::SRCH) => return Ok(()),
@@ -95,5 +96,11 @@ fn end(file: &OwnedFd, pid: i32) -> Result<(), std::io::Error> {
 }
 
 fn whole_file() -> libc::flock {
-    libc::flock { l_type: libc::F_WRLCK as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 0, l_pid: 0 }
+    libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
 }

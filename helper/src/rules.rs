@@ -161,7 +161,9 @@ impl Owner {
         let listed = |given: &Option<Vec<String>>, default: &[&str]| {
             given.clone().unwrap_or_else(|| default.iter().map(ToString::to_string).collect())
         };
-        let each = |words: Vec<String>| words.into_iter().map(|word| word.parse::<Network>().map_err(|e| e.to_string())).collect();
+        let each = |words: Vec<String>| {
+            words.into_iter().map(|word| word.parse::<Network>().map_err(|e| e.to_string())).collect()
+        };
         let networks: Result<Vec<_>, _> = each(listed(&section.networks, &["none", "bridge"]));
         let ports: Result<Vec<_>, _> = listed(&section.ports, &["1024-65535"]).iter().map(|r| range(r)).collect();
         let bind: Result<Vec<_>, _> = listed(&section.bind, &["0.0.0.0"]).iter().map(|a| bind_address(a)).collect();
@@ -184,7 +186,9 @@ impl Owner {
 
     /// The granted ports as they would be written.
     pub fn grant(&self) -> String {
-        let each = |r: &RangeInclusive<u16>| if r.start() == r.end() { r.start().to_string() } else { format!("{}-{}", r.start(), r.end()) };
+        let each = |r: &RangeInclusive<u16>| {
+            if r.start() == r.end() { r.start().to_string() } else { format!("{}-{}", r.start(), r.end()) }
+        };
         format!("{:?}", self.ports.iter().map(each).collect::<Vec<_>>())
     }
 }
@@ -195,7 +199,11 @@ fn pool(text: &str) -> Result<Subnet, String> {
         return Err(format!("{pool}: the prefix length must be {POOL_PREFIX_MIN} to {NETWORK_PREFIX}"));
     }
     let private = POOLS_WITHIN.iter().any(|(base, prefix)| Subnet::around(*base, *prefix).covers(pool));
-    if private { Ok(pool) } else { Err(format!("{pool}: use private addresses (in 10/8, 172.16/12, 192.168/16 or 100.64/10)")) }
+    if private {
+        Ok(pool)
+    } else {
+        Err(format!("{pool}: use private addresses (in 10/8, 172.16/12, 192.168/16 or 100.64/10)"))
+    }
 }
 
 fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -209,7 +217,8 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
 
 fn bind_address(text: &str) -> Result<Ipv4Addr, String> {
     let address: Option<Ipv4Addr> = text.parse().ok();
-    let usable = address.filter(|a| !a.is_multicast() && !a.is_broadcast() && (a.is_unspecified() || a.octets()[0] != 0));
+    let usable =
+        address.filter(|a| !a.is_multicast() && !a.is_broadcast() && (a.is_unspecified() || a.octets()[0] != 0));
     usable.ok_or_else(|| format!("{:?} is no IPv4 address of a host: write \"0.0.0.0\" for all", shown(text)))
 }
 
@@ -251,10 +260,23 @@ mod tests {
 
     #[test]
     fn unknown_words_and_other_versions_are_refused() {
-        for text in ["", "version = 2", "version = 1\nowner = 3", "version = 1\n[owners.a]\n", "version = 1\n[owners.a]\nuid = -1"] {
+        for text in [
+            "",
+            "version = 2",
+            "version = 1\nowner = 3",
+            "version = 1\n[owners.a]\n",
+            "version = 1\n[owners.a]\nuid = -1",
+        ] {
             assert!(text.parse::<Rules>().is_err(), "{text:?} was taken");
         }
-        for line in ["port = []", "uid = 1", "egress = \"none\"", "workers_max = -1", "networks = [\"host\"]", "networks = \"bridge\""] {
+        for line in [
+            "port = []",
+            "uid = 1",
+            "egress = \"none\"",
+            "workers_max = -1",
+            "networks = [\"host\"]",
+            "networks = \"bridge\"",
+        ] {
             assert!(owner(line).is_err(), "{line:?} was taken");
         }
     }
@@ -272,9 +294,30 @@ mod tests {
     #[test]
     fn pools_outside_private_space_are_refused() {
         let corpus = [
-            "0.0.0.0/0", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/8", "8.8.0.0/16", "10.0.0.0/7", "10.88.0.0/23", "10.88.0.0/32",
-            "10.88.0.1/16", "192.169.0.0/16", "172.32.0.0/16", "100.128.0.0/16", "255.255.0.0/16", "::/0", "::ffff:10.0.0.0/104",
-            "10.88.0.0", "10.88.0.0/", "10.88/16", "0x0a.0.0.0/8", "10.88.0.0/16 ", "1.0.0.0/8", "240.0.0.0/8", "192.0.2.0/22", "",
+            "0.0.0.0/0",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "224.0.0.0/8",
+            "8.8.0.0/16",
+            "10.0.0.0/7",
+            "10.88.0.0/23",
+            "10.88.0.0/32",
+            "10.88.0.1/16",
+            "192.169.0.0/16",
+            "172.32.0.0/16",
+            "100.128.0.0/16",
+            "255.255.0.0/16",
+            "::/0",
+            "::ffff:10.0.0.0/104",
+            "10.88.0.0",
+            "10.88.0.0/",
+            "10.88/16",
+            "0x0a.0.0.0/8",
+            "10.88.0.0/16 ",
+            "1.0.0.0/8",
+            "240.0.0.0/8",
+            "192.0.2.0/22",
+            "",
         ];
         for text in corpus {
             assert!(owner(&format!("pool = {text:?}")).is_err(), "{text:?} was taken");
@@ -292,6 +335,8 @@ mod tests {
         for text in ["", "::", "localhost", "224.0.0.1", "255.255.255.255", "0.0.0.1", "1.2.3"] {
             assert!(owner(&format!("bind = [{text:?}]")).is_err(), "{text:?} was taken");
         }
-        assert!(owner("ports = [\"80\", \"443\"]\nbind = [\"127.0.0.1\"]").unwrap().owner(Uid(1000)).unwrap().grants(443));
+        assert!(
+            owner("ports = [\"80\", \"443\"]\nbind = [\"127.0.0.1\"]").unwrap().owner(Uid(1000)).unwrap().grants(443)
+        );
     }
 }

@@ -97,7 +97,11 @@ impl Stamp {
     fn of(stat: &Stat) -> Self {
         // Types of these fields differ by architecture.
         #[allow(clippy::unnecessary_cast)]
-        Self { inode: stat.st_ino, size: stat.st_size as i64, changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64) }
+        Self {
+            inode: stat.st_ino,
+            size: stat.st_size as i64,
+            changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        }
     }
 }
 
@@ -112,8 +116,9 @@ fn read(path: &Path, own_uid: u32) -> Result<(Rules, Stamp), RulesFileError> {
         let writable = stat.st_mode & WRITABLE_BY_OTHERS != 0 && stat.st_mode & STICKY == 0;
         closed(directory, &stat, writable, own_uid)?;
     }
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())
-        .map_err(failed(path))?;
+    let file =
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())
+            .map_err(failed(path))?;
     let stat = rustix::fs::fstat(&file).map_err(failed(path))?;
     let plain = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
     if !plain || stat.st_size as u64 > BYTES_MAX {

@@ -64,7 +64,8 @@ impl Prepared {
             net = Some(Net::start(kernel).map_err(step("start the network thread"))?);
         }
         let host_netns = netns::own().map_err(step("look at the own network namespace"))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(step("make the runtime"))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(step("make the runtime"))?;
         let signals = runtime.block_on(async {
             Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?))
         });
@@ -77,7 +78,8 @@ impl Prepared {
         let Self { runtime, helper, watch, listeners, signals } = self;
         let step = |step| move |source| StartError::Step { step, source };
         runtime.block_on(async move {
-            let launchers = crate::sys::register(listeners.launchers, Interest::READABLE).map_err(step("listen for launchers"))?;
+            let launchers =
+                crate::sys::register(listeners.launchers, Interest::READABLE).map_err(step("listen for launchers"))?;
             let accepting = Arc::clone(&helper);
             tokio::spawn(Arc::clone(&helper.launchers).accept(launchers, move |uid| accepting.is_owner(uid)));
             if let Some(socket) = watch {

@@ -82,7 +82,10 @@ impl wire::helper_server::Helper for Service {
         let request = request.into_inner();
         let epoch = Epoch(request.epoch);
         if request.orders.len() > ORDERS_BYTES_MAX {
-            return Err(invalid(format!("{} bytes of orders: at most {ORDERS_BYTES_MAX} are taken", request.orders.len())));
+            return Err(invalid(format!(
+                "{} bytes of orders: at most {ORDERS_BYTES_MAX} are taken",
+                request.orders.len()
+            )));
         }
         let asked = parse(owner, &request)?;
         let under_way = self.helper.fences.enter(owner, epoch).map_err(fence_problem)?;
@@ -123,7 +126,8 @@ impl wire::helper_server::Helper for Service {
 }
 
 fn parse(owner: Uid, request: &wire::LaunchRequest) -> Result<LaunchRequest, Status> {
-    let start = Start { owner, worker: request.worker.parse().map_err(invalid)?, generation: Generation(request.generation) };
+    let start =
+        Start { owner, worker: request.worker.parse().map_err(invalid)?, generation: Generation(request.generation) };
     let network = request.network.parse().map_err(invalid)?;
     let ports = request.ports.iter().map(parse_port).collect::<Result<_, _>>()?;
     let mut nonce = [0; 8];
@@ -140,8 +144,13 @@ fn parse_port(port: &wire::Port) -> Result<AskedPort, Status> {
         "" => Ok(Ipv4Addr::UNSPECIFIED),
         text => match text.parse() {
             Ok(IpAddr::V4(address)) => Ok(address),
-            Ok(IpAddr::V6(address)) => Err(invalid(format!("address {address} of a port: only IPv4 addresses can be published on"))),
-            Err(_) => Err(invalid(format!("address {:?} of a port is no IP address", text.chars().take(64).collect::<String>()))),
+            Ok(IpAddr::V6(address)) => {
+                Err(invalid(format!("address {address} of a port: only IPv4 addresses can be published on")))
+            }
+            Err(_) => Err(invalid(format!(
+                "address {:?} of a port is no IP address",
+                text.chars().take(64).collect::<String>()
+            ))),
         },
     }?;
     let worker = number(port.worker, "worker")?;
@@ -189,9 +198,13 @@ fn launch_problem(error: &LaunchError) -> Problem {
             "start it with sudo holdfast session start, or install: sudo holdfast system install --owner U; network none works as it is",
         ),
         LaunchError::Blocked(_) => (Reason::Host, ""),
-        LaunchError::Launcher(LauncherError::Deadline(_)) => (Reason::Deadline, "try again; the host may be overloaded"),
+        LaunchError::Launcher(LauncherError::Deadline(_)) => {
+            (Reason::Deadline, "try again; the host may be overloaded")
+        }
         LaunchError::Launcher(LauncherError::Failed(_)) => (Reason::Host, ""),
-        LaunchError::Launcher(_) => (Reason::Unavailable, "try again in a moment; the launcher dials in again by itself"),
+        LaunchError::Launcher(_) => {
+            (Reason::Unavailable, "try again in a moment; the launcher dials in again by itself")
+        }
         LaunchError::Net(NetError::PortInUse(_)) => (Reason::PortInUse, "choose another port, or end that program"),
         LaunchError::Net(NetError::NotOurs(_)) => (Reason::Host, ""),
         LaunchError::Net(NetError::Busy | NetError::Gone) => (Reason::Unavailable, "try again in a moment"),
@@ -210,9 +223,10 @@ fn refusal_reason(refusal: &Refusal) -> (Reason, &'static str) {
         Refusal::Network { .. } => (Reason::Rules, "use one that is listed, or ask root to add it to rules.toml"),
         Refusal::PortsWithoutNetwork(_) => (Reason::Invalid, "use network bridge, or publish nothing"),
         Refusal::ManyPorts(_) => (Reason::Invalid, "publish fewer"),
-        Refusal::PortGrant { .. } => {
-            (Reason::Rules, "use a port that is granted, or ask root: sudo holdfast system install --owner U --ports RANGES")
-        }
+        Refusal::PortGrant { .. } => (
+            Reason::Rules,
+            "use a port that is granted, or ask root: sudo holdfast system install --owner U --ports RANGES",
+        ),
         Refusal::Bind { .. } => (Reason::Rules, "use an address that is listed, or ask root to add it to rules.toml"),
         Refusal::PortTwice(_) => (Reason::Invalid, "publish it once"),
         Refusal::PortTaken { .. } => (Reason::PortInUse, "choose another port, or stop that worker"),

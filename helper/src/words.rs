@@ -152,9 +152,9 @@ impl FromStr for Proto {
 impl FromStr for LinkName {
     type Err = WordError;
     fn from_str(text: &str) -> Result<Self, WordError> {
-        let digits = text.strip_prefix("hf").filter(|d| {
-            d.len() == 10 && d.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        });
+        let digits = text
+            .strip_prefix("hf")
+            .filter(|d| d.len() == 10 && d.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
         let bits = digits.and_then(|d| u64::from_str_radix(d, 16).ok());
         bits.map(Self).ok_or_else(|| bad("link name", text, "ours are hf and 10 hex digits"))
     }
@@ -183,7 +183,11 @@ impl FromStr for Tag {
             let rest = text.strip_prefix("holdfast ")?;
             if let Some(network) = value("network") {
                 let owner = Uid(value("owner")?.parse().ok()?);
-                return Some(Self::Bridge { owner, network: network.parse().ok()?, subnet: value("subnet")?.parse().ok()? });
+                return Some(Self::Bridge {
+                    owner,
+                    network: network.parse().ok()?,
+                    subnet: value("subnet")?.parse().ok()?,
+                });
             }
             Some(Self::Worker { start: rest.parse().ok()?, address: value("address")?.parse().ok()? })
         };
@@ -250,10 +254,50 @@ mod tests {
 
     /// Names that the kernel takes or that mean something to a shell, to nft or to a path.
     const HOSTILE: &[&str] = &[
-        "", "x\"y", "x;y", "x}y", "$(id)", "\u{1}", "é", "-x", "hf%d", "../x", "a/b", "a b", "a\nb", "all", "default",
-        "lo", "eth0", "docker0", "hf", "hf0123456789a", "hf012345678", "HF0123456789", "hf012345678G", "hf01234567 9",
-        "hf0123456789\0", "{ }", "@bridges", "' or 1=1", "0x7f", "%2e%2e", "hf+123456789", "*", "~", "\\", "nul\0l",
-        "owner=0", "holdfast owner=0", "--", "10.88.0.1", "bridge ", " none", "Bridge", "tcp/udp", "TCP",
+        "",
+        "x\"y",
+        "x;y",
+        "x}y",
+        "$(id)",
+        "\u{1}",
+        "é",
+        "-x",
+        "hf%d",
+        "../x",
+        "a/b",
+        "a b",
+        "a\nb",
+        "all",
+        "default",
+        "lo",
+        "eth0",
+        "docker0",
+        "hf",
+        "hf0123456789a",
+        "hf012345678",
+        "HF0123456789",
+        "hf012345678G",
+        "hf01234567 9",
+        "hf0123456789\0",
+        "{ }",
+        "@bridges",
+        "' or 1=1",
+        "0x7f",
+        "%2e%2e",
+        "hf+123456789",
+        "*",
+        "~",
+        "\\",
+        "nul\0l",
+        "owner=0",
+        "holdfast owner=0",
+        "--",
+        "10.88.0.1",
+        "bridge ",
+        " none",
+        "Bridge",
+        "tcp/udp",
+        "TCP",
     ];
 
     #[test]
@@ -269,8 +313,10 @@ mod tests {
 
     #[test]
     fn tags_are_read_back_and_fit_an_ifalias() {
-        let start = Start { owner: Uid(u32::MAX), worker: WorkerId::from_random(u64::MAX), generation: Generation(u64::MAX) };
-        let bridge = Tag::Bridge { owner: Uid(1000), network: Network::Bridge, subnet: "10.88.0.0/22".parse().unwrap() };
+        let start =
+            Start { owner: Uid(u32::MAX), worker: WorkerId::from_random(u64::MAX), generation: Generation(u64::MAX) };
+        let bridge =
+            Tag::Bridge { owner: Uid(1000), network: Network::Bridge, subnet: "10.88.0.0/22".parse().unwrap() };
         for tag in [bridge, Tag::Worker { start, address: Ipv4Addr::new(255, 255, 255, 255) }] {
             assert_eq!(tag.to_string().parse(), Ok(tag));
             assert!(tag.to_string().len() < 255);

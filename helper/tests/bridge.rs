@@ -13,7 +13,8 @@ fn a_published_port_answers_locally_and_from_outside_with_the_true_client_and_is
     let mut stage = Stage::new();
     stage.start_helper();
     stage.start_launcher();
-    let reply = stage.owner(|mut c| async move { c.launch(launch_request(1, &[("tcp", 8080, 80)])).await.unwrap().into_inner() });
+    let reply = stage
+        .owner(|mut c| async move { c.launch(launch_request(1, &[("tcp", 8080, 80)])).await.unwrap().into_inner() });
     assert_eq!(reply.addresses, ["10.88.0.2/22"]);
     {
         let workers = stage.workers.lock().unwrap();
@@ -34,7 +35,8 @@ fn a_published_port_answers_locally_and_from_outside_with_the_true_client_and_is
     stage.kill_helper();
     assert_eq!(ask(&format!("ip netns exec {}", stage.outside), "192.0.2.1", 8080), "192.0.2.2");
     stage.start_helper();
-    let attached = stage.owner(|mut c| async move { c.attached(wire::AttachedRequest {}).await.unwrap().into_inner().attachments });
+    let attached = stage
+        .owner(|mut c| async move { c.attached(wire::AttachedRequest {}).await.unwrap().into_inner().attachments });
     assert_eq!(attached.len(), 1);
     assert_eq!((attached[0].worker.as_str(), attached[0].ports[0].host), ("0000000000000001", 8080));
     end_servers();

@@ -1,8 +1,8 @@
 //! The system calls that remain. Anything else ends the process: a helper that was taken over has no second try.
 
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch,
 };
 
 /// Calls that are allowed whatever their arguments.
@@ -79,5 +79,6 @@ pub fn filter() -> Result<BpfProgram, BackendError> {
     // New sockets: to notify systemd and journald alone; those for netlink are open by now.
     rules.push((libc::SYS_socket, vec![argument_is(0, libc::AF_UNIX as u64)?]));
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
-    SeccompFilter::new(rules.into_iter().collect(), SeccompAction::KillProcess, SeccompAction::Allow, architecture)?.try_into()
+    SeccompFilter::new(rules.into_iter().collect(), SeccompAction::KillProcess, SeccompAction::Allow, architecture)?
+        .try_into()
 }

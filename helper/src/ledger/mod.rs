@@ -91,7 +91,8 @@ impl Ledger {
 
     /// Whether anybody is attached to this network.
     pub fn is_idle(&self, owner: Uid, network: Network) -> bool {
-        self.subnet(owner, network).is_none_or(|subnet| self.addresses.range(subnet.base()..).next().is_none_or(|a| !subnet.contains(*a)))
+        self.subnet(owner, network)
+            .is_none_or(|subnet| self.addresses.range(subnet.base()..).next().is_none_or(|a| !subnet.contains(*a)))
     }
 
     /// Takes note of the host's own networks, which ours must not overlap.
@@ -105,13 +106,18 @@ impl Ledger {
             return Some(subnet);
         }
         let ours = || self.networks.values().map(|place| &place.subnet);
-        owner.pool.split(NETWORK_PREFIX).find(|candidate| !ours().chain(&self.foreign).any(|used| used.overlaps(*candidate)))
+        owner
+            .pool
+            .split(NETWORK_PREFIX)
+            .find(|candidate| !ours().chain(&self.foreign).any(|used| used.overlaps(*candidate)))
     }
 
     /// A free address of `subnet`, the one that rested longest; none where all are given.
     pub fn free_address(&self, owner: Uid, network: Network, subnet: Subnet) -> Option<Ipv4Addr> {
         let next = self.networks.get(&(owner, network)).map_or(0, |place| place.next);
-        (0..subnet.workers_max()).map(|n| subnet.worker_address(next.wrapping_add(n))).find(|a| !self.addresses.contains(a))
+        (0..subnet.workers_max())
+            .map(|n| subnet.worker_address(next.wrapping_add(n)))
+            .find(|a| !self.addresses.contains(a))
     }
 
     /// Enters an attachment. `false`, and nothing changes, where its start, address or a port is given already.
@@ -123,7 +129,8 @@ impl Ledger {
             return false;
         }
         let place = self.enter_network(attachment.start.owner, network, attachment.subnet);
-        place.next = attachment.address.to_bits().wrapping_sub(place.subnet.worker_address(0).to_bits()).wrapping_add(1);
+        place.next =
+            attachment.address.to_bits().wrapping_sub(place.subnet.worker_address(0).to_bits()).wrapping_add(1);
         self.addresses.insert(attachment.address);
         self.attached.insert(attachment.start, attachment);
         true

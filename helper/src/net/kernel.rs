@@ -90,7 +90,9 @@ impl Kernel {
         let mut workers: BTreeMap<Start, LinkName> = BTreeMap::new();
         for link in &links {
             match (link.our_name(), link.tag) {
-                (Some(name), Some(Tag::Bridge { owner, network, subnet })) if name == LinkName::of_bridge(owner, network) => {
+                (Some(name), Some(Tag::Bridge { owner, network, subnet }))
+                    if name == LinkName::of_bridge(owner, network) =>
+                {
                     self.raise_bridge(name, link.index)?;
                     holdings.networks.push((owner, network, subnet));
                 }
@@ -114,9 +116,8 @@ impl Kernel {
                     *owner == worker.start.owner && LinkName::of_bridge(*owner, *network) == worker.bridge
                 })?;
                 let elements::WorkerElement { start, link, bridge, address } = worker;
-                (links.get(&start) == Some(&link) && place.2.contains(address)).then(|| {
-                    (place.1, Attachment { start, link, bridge, subnet: place.2, address, ports: Vec::new() })
-                })
+                (links.get(&start) == Some(&link) && place.2.contains(address))
+                    .then(|| (place.1, Attachment { start, link, bridge, subnet: place.2, address, ports: Vec::new() }))
             });
             match attachment {
                 Some(attachment) => drop(found.insert(attachment.1.start, attachment)),

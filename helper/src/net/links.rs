@@ -16,6 +16,8 @@ const LOOPBACK: u32 = libc::IFF_LOOPBACK as u32;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+/// `IFLA_BRPORT_MODE`: frames may leave by the port that they came in by.
+const HAIRPIN: u8 = 1;
 const SCOPE_GLOBAL: u8 = 0;
 /// `IPV4_DEVCONF_FORWARDING`.
 const FORWARDING: u16 = 1;
@@ -148,9 +150,8 @@ pub fn make_pair(wire: &mut Wire, plan: &PairPlan, netns: BorrowedFd<'_>) -> Res
     let mut messages = Messages::default();
     messages.push(libc::RTM_NEWLINK, ACK | CREATE | EXCL, |b| {
         header(b, 0, 0, 0);
-        let link = PushLinkAttrs::new(&mut *b)
-            .push_ifname_bytes(plan.name.to_string().as_bytes())
-            .push_master(plan.bridge);
+        let link =
+            PushLinkAttrs::new(&mut *b).push_ifname_bytes(plan.name.to_string().as_bytes()).push_master(plan.bridge);
         let mut info = link.nested_linkinfo().push_kind(c"veth");
         // The kernel's own description of rtnetlink has no veth: its one attribute is a whole link message.
         let buffer = netlink_bindings::traits::Pusher::as_vec_mut(&mut info);
@@ -164,9 +165,12 @@ pub fn make_pair(wire: &mut Wire, plan: &PairPlan, netns: BorrowedFd<'_>) -> Res
         finalize_nested_header(buffer, peer);
         finalize_nested_header(buffer, data);
     });
-    messages.push(libc::RTM_SETLINK, ACK, |b| {
+    // RTM_NEWLINK without NLM_F_CREATE: RTM_SETLINK leaves the settings of a bridge's port alone.
+    messages.push(libc::RTM_NEWLINK, ACK, |b| {
         header(b, 0, UP, UP);
         settings(b, plan.name, plan.tag, plan.inet6, &[]);
+        // With br_netfilter a worker that calls its own published port meets itself while still bridged.
+        PushLinkAttrs::new(b).nested_linkinfo().nested_slave_data_bridge().push_mode(HAIRPIN);
     });
     wire.acknowledged(messages)
 }
@@ -216,7 +220,9 @@ pub fn remove(wire: &mut Wire, link: &Link) -> Result<bool, WireError> {
 pub fn addresses(wire: &mut Wire) -> Result<Vec<(u32, Subnet)>, WireError> {
     let mut addresses = Vec::new();
     let mut request = Messages::default();
-    request.push(libc::RTM_GETADDR, DUMP, |b| b.extend(Ifaddrmsg { ifa_family: libc::AF_INET as u8, ..Default::default() }.as_slice()));
+    request.push(libc::RTM_GETADDR, DUMP, |b| {
+        b.extend(Ifaddrmsg { ifa_family: libc::AF_INET as u8, ..Default::default() }.as_slice())
+    });
     wire.ask(request, |_, body| {
         let Some((head, attributes)) = body.split_at_checked(Ifaddrmsg::len()) else { return };
         let Some(head) = Ifaddrmsg::new_from_slice(head) else { return };
@@ -242,7 +248,9 @@ pub struct Route {
 pub fn routes(wire: &mut Wire) -> Result<Vec<Route>, WireError> {
     let mut routes = Vec::new();
     let mut request = Messages::default();
-    request.push(libc::RTM_GETROUTE, DUMP, |b| b.extend(Rtmsg { rtm_family: libc::AF_INET as u8, ..Default::default() }.as_slice()));
+    request.push(libc::RTM_GETROUTE, DUMP, |b| {
+        b.extend(Rtmsg { rtm_family: libc::AF_INET as u8, ..Default::default() }.as_slice())
+    });
     wire.ask(request, |_, body| {
         let Some((head, attributes)) = body.split_at_checked(Rtmsg::len()) else { return };
         let Some(head) = Rtmsg::new_from_slice(head) else { return };

@@ -4,8 +4,8 @@
 
 use super::wire::{APPEND, CREATE, Messages};
 use netlink_bindings::nftables::{
-    Nfgenmsg, PushBatchAttrs, PushChainAttrs, PushDataAttrs, PushExprAttrs, PushExprListAttrs, PushRuleAttrs, PushSetAttrs,
-    PushSetelemListAttrs, PushTableAttrs,
+    Nfgenmsg, PushBatchAttrs, PushChainAttrs, PushDataAttrs, PushExprAttrs, PushExprListAttrs, PushRuleAttrs,
+    PushSetAttrs, PushSetelemListAttrs, PushTableAttrs,
 };
 use netlink_bindings::traits::Pusher;
 use netlink_bindings::utils::push_header;
@@ -93,7 +93,12 @@ pub enum Verdict {
 pub enum Expr {
     /// Loads into a register.
     Meta(Meta, Register),
-    Payload { base: Base, offset: u32, bytes: u32, to: Register },
+    Payload {
+        base: Base,
+        offset: u32,
+        bytes: u32,
+        to: Register,
+    },
     CtState(Register),
     CtStatus(Register),
     /// Kind of the destination address (`RTN_LOCAL`, …).
@@ -103,11 +108,22 @@ pub enum Expr {
     /// Goes on where the register equals.
     Equals(Register, Vec<u8>),
     /// Goes on where the set has (or, `not`, has not) the key that starts at the register.
-    In { set: &'static CStr, key: Register, not: bool },
+    In {
+        set: &'static CStr,
+        key: Register,
+        not: bool,
+    },
     /// Goes on where the map has the key; its value replaces it.
-    Map { map: &'static CStr, key: Register, value: Register },
+    Map {
+        map: &'static CStr,
+        key: Register,
+        value: Register,
+    },
     /// New destination from registers.
-    Dnat { address: Register, port: Register },
+    Dnat {
+        address: Register,
+        port: Register,
+    },
     /// Source becomes the address of the outgoing link.
     Masquerade,
     End(Verdict),
@@ -175,7 +191,10 @@ pub fn header(b: &mut Vec<u8>, family: i32) {
 pub fn transaction(changes: impl FnOnce(&mut Messages)) -> Messages {
     let mut messages = Messages::default();
     let bracket = |b: &mut Vec<u8>| {
-        b.extend(Nfgenmsg { nfgen_family: libc::AF_UNSPEC as u8, version: 0, _res_id_be: NFNL_SUBSYS_NFTABLES.to_be() }.as_slice());
+        b.extend(
+            Nfgenmsg { nfgen_family: libc::AF_UNSPEC as u8, version: 0, _res_id_be: NFNL_SUBSYS_NFTABLES.to_be() }
+                .as_slice(),
+        );
     };
     messages.push(BATCH_BEGIN, 0, |b| {
         bracket(b);
@@ -336,12 +355,16 @@ fn push_expr<P: Pusher>(list: PushExprListAttrs<P>, expression: &Expr) -> PushEx
             nat.push_reg_addr_min(address.wire()).push_reg_proto_min(port.wire()).end_nested().end_nested()
         }
         Expr::Masquerade => at.push_name(c"masq").end_nested(),
-        Expr::End(verdict) => push_verdict(at.nested_data_immediate().push_dreg(libc::NFT_REG_VERDICT as u32).nested_data(), *verdict),
+        Expr::End(verdict) => {
+            push_verdict(at.nested_data_immediate().push_dreg(libc::NFT_REG_VERDICT as u32).nested_data(), *verdict)
+        }
     }
 }
 
 type At<P> = PushExprAttrs<PushExprListAttrs<P>>;
-type DataAt<P> = PushDataAttrs<netlink_bindings::nftables::PushExprImmediateAttrs<netlink_bindings::builtin::PushDummy<PushExprListAttrs<P>>>>;
+type DataAt<P> = PushDataAttrs<
+    netlink_bindings::nftables::PushExprImmediateAttrs<netlink_bindings::builtin::PushDummy<PushExprListAttrs<P>>>,
+>;
 
 fn push_ct<P: Pusher>(at: At<P>, key: i32, to: Register) -> PushExprListAttrs<P> {
     at.nested_data_ct().push_key(key as u32).push_dreg(to.wire()).end_nested().end_nested()

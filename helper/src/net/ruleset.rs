@@ -141,8 +141,10 @@ fn forward() -> Vec<Vec<Expr>> {
 /// To the outside, to published ports, and to workers of the same network (a bridge hands its own frames
 /// in here where br_netfilter is loaded). Not to link-local addresses (metadata services), not to others' networks.
 fn from_worker() -> Vec<Vec<Expr>> {
-    let link_local =
-        vec![Expr::Payload { base: Base::Network, offset: DESTINATION, bytes: 2, to: R0 }, Expr::Equals(R0, vec![169, 254])];
+    let link_local = vec![
+        Expr::Payload { base: Base::Network, offset: DESTINATION, bytes: 2, to: R0 },
+        Expr::Equals(R0, vec![169, 254]),
+    ];
     vec![
         rule([known()], Verdict::Accept),
         rule([ipv4(), link_local], Verdict::Drop),

@@ -2,7 +2,7 @@
 
 use super::wire::{DUMP, Messages, Wire, WireError};
 use crate::words::{Port, Proto};
-use netlink_bindings::inet_diag::{ReplyAttrs, Msg, ReqV2, Sockid};
+use netlink_bindings::inet_diag::{Msg, ReplyAttrs, ReqV2, Sockid};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;

@@ -4,7 +4,7 @@ use super::nft::{self, Element, Kind, TABLE};
 use super::ruleset::{FORM, SETS, chains};
 use super::wire::{DUMP, Messages, Wire, WireError};
 use netlink_bindings::nftables::{
-    Nfgenmsg, PushSetelemListAttrs, PushTableAttrs, IterableSetelemAttrs, SetelemListAttrs, TableAttrs,
+    IterableSetelemAttrs, Nfgenmsg, PushSetelemListAttrs, PushTableAttrs, SetelemListAttrs, TableAttrs,
 };
 use rustix::io::Errno;
 use std::ffi::CStr;

@@ -34,13 +34,15 @@ pub fn arrange(route: &mut Wire, filter: &mut Wire, wanted: bool) -> Result<(), 
         return forget(filter, &ours);
     }
     let outward = outward(route)?;
-    for link in links.iter().filter(|link| !link.loopback && link.our_name().is_none() && outward.contains(&link.index)) {
+    for link in links.iter().filter(|link| !link.loopback && link.our_name().is_none() && outward.contains(&link.index))
+    {
         if link.forwards {
             continue;
         }
         if !is_listed(&ours, link) {
             let element = element(link);
-            let added = nft::transaction(|messages| nft::change_elements(messages, Kind::NewSetElem, UPLINKS.name, &[element]));
+            let added =
+                nft::transaction(|messages| nft::change_elements(messages, Kind::NewSetElem, UPLINKS.name, &[element]));
             filter.transact(added, nft::barrier())?;
         }
         links::set_forwarding(route, link.index, true)?;

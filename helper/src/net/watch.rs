@@ -53,7 +53,9 @@ impl Watch {
         loop {
             let buffer = &mut self.buffer;
             let told = self.socket.async_io(Interest::READABLE, |fd| {
-                rustix::net::recv(fd, &mut buffer[..], RecvFlags::DONTWAIT).map(|(length, _)| length).map_err(Into::into)
+                rustix::net::recv(fd, &mut buffer[..], RecvFlags::DONTWAIT)
+                    .map(|(length, _)| length)
+                    .map_err(Into::into)
             });
             match told.await {
                 Ok(length) => {
@@ -62,7 +64,9 @@ impl Watch {
                         return Ok(events);
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => return Ok(vec![Event::Lost]),
+                Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                    return Ok(vec![Event::Lost]);
+                }
                 Err(error) => return Err(error),
             }
         }

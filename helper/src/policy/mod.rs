@@ -197,7 +197,8 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
 
 /// A start is launched once, and none after a later one.
 fn expects(start: Start, ledger: &Ledger) -> Result<(), Refusal> {
-    let later = ledger.starts_of(start.owner, start.worker).map(|a| a.start.generation).find(|g| *g >= start.generation);
+    let later =
+        ledger.starts_of(start.owner, start.worker).map(|a| a.start.generation).find(|g| *g >= start.generation);
     match later {
         Some(attached) => Err(Refusal::AlreadyAttached { worker: start.worker, asked: start.generation, attached }),
         None => Ok(()),
@@ -290,15 +291,22 @@ fn allow_bind(address: Ipv4Addr, owner: &Owner) -> Result<(), Refusal> {
 }
 
 fn held_by(holder: &Attachment, asker: Uid) -> String {
-    if holder.start.owner == asker { format!("your worker {}", holder.start.worker) } else { "another owner's worker".to_owned() }
+    if holder.start.owner == asker {
+        format!("your worker {}", holder.start.worker)
+    } else {
+        "another owner's worker".to_owned()
+    }
 }
 
-fn choose_address(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(crate::subnet::Subnet, Ipv4Addr), Refusal> {
+fn choose_address(
+    request: &LaunchRequest,
+    owner: &Owner,
+    ledger: &Ledger,
+) -> Result<(crate::subnet::Subnet, Ipv4Addr), Refusal> {
     let network = request.network;
-    let subnet = ledger.subnet_for(owner, network).ok_or_else(|| Refusal::PoolFull {
-        owner: owner.name.to_string(),
-        pool: owner.pool.to_string(),
-    })?;
+    let subnet = ledger
+        .subnet_for(owner, network)
+        .ok_or_else(|| Refusal::PoolFull { owner: owner.name.to_string(), pool: owner.pool.to_string() })?;
     let address = ledger.free_address(owner.uid, network, subnet).ok_or_else(|| Refusal::NetworkFull {
         owner: owner.name.to_string(),
         network,

@@ -27,7 +27,11 @@ static STAGES: AtomicU32 = AtomicU32::new(0);
 pub fn skip() -> bool {
     let root = rustix::process::getuid().is_root();
     let tools = ["ip", "nft", "setpriv", "nsenter", "unshare"].iter().all(|tool| {
-        Command::new("sh").args(["-c", &format!("command -v {tool}")]).stdout(Stdio::null()).status().is_ok_and(|s| s.success())
+        Command::new("sh")
+            .args(["-c", &format!("command -v {tool}")])
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
     });
     if !root || !tools {
         eprintln!("SKIP: needs root, ip, nft, setpriv, nsenter and unshare");
@@ -111,8 +115,12 @@ impl Stage {
              && ip -n {host} route add default via 192.0.2.2",
             r = root.display()
         ));
-        let sockets = (listener(&root.join("run/holdfast/helper.sock"), SocketType::STREAM), listener(&root.join("run/holdfast/launch.sock"), SocketType::SEQPACKET));
-        let stage = Self { root, host, outside, helper: None, sockets, workers: Arc::default(), manner: Arc::default() };
+        let sockets = (
+            listener(&root.join("run/holdfast/helper.sock"), SocketType::STREAM),
+            listener(&root.join("run/holdfast/launch.sock"), SocketType::SEQPACKET),
+        );
+        let stage =
+            Self { root, host, outside, helper: None, sockets, workers: Arc::default(), manner: Arc::default() };
         stage.write_rules("");
         stage
     }
@@ -143,7 +151,8 @@ impl Stage {
         unsafe {
             child.pre_exec(move || {
                 // Both out of the way first: either may be 3 or 4.
-                let (calls, launchers) = (libc::fcntl(calls, libc::F_DUPFD, 100), libc::fcntl(launchers, libc::F_DUPFD, 100));
+                let (calls, launchers) =
+                    (libc::fcntl(calls, libc::F_DUPFD, 100), libc::fcntl(launchers, libc::F_DUPFD, 100));
                 if libc::dup2(calls, 3) < 0 || libc::dup2(launchers, 4) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
@@ -185,7 +194,10 @@ impl Stage {
     }
 
     /// Runs calls as the owner's daemon.
-    pub fn owner<T: Send + 'static, F: Future<Output = T>>(&self, calls: impl FnOnce(HelperClient<Channel>) -> F + Send + 'static) -> T {
+    pub fn owner<T: Send + 'static, F: Future<Output = T>>(
+        &self,
+        calls: impl FnOnce(HelperClient<Channel>) -> F + Send + 'static,
+    ) -> T {
         self.caller(OWNER_UID, calls)
     }
 
@@ -228,7 +240,9 @@ impl Stage {
 
     pub fn wait_for_launcher(&self) {
         eventually("launcher connected", || {
-            self.owner(|mut client| async move { client.health(wire::HealthRequest {}).await.unwrap().into_inner().launcher_connected })
+            self.owner(|mut client| async move {
+                client.health(wire::HealthRequest {}).await.unwrap().into_inner().launcher_connected
+            })
         });
     }
 
@@ -248,7 +262,12 @@ impl Stage {
     /// Links in the host that are named as the helper names them.
     pub fn our_links(&self) -> Vec<String> {
         let links = self.in_host("ip -o link");
-        links.lines().filter_map(|l| l.split(": ").nth(1)).map(|n| n.split('@').next().unwrap().to_owned()).filter(|n| n.starts_with("hf")).collect()
+        links
+            .lines()
+            .filter_map(|l| l.split(": ").nth(1))
+            .map(|n| n.split('@').next().unwrap().to_owned())
+            .filter(|n| n.starts_with("hf"))
+            .collect()
     }
 }
 
@@ -279,7 +298,12 @@ pub fn launch_request(worker: u64, ports: &[(&str, u32, u32)]) -> wire::LaunchRe
         network: "bridge".into(),
         ports: ports
             .iter()
-            .map(|(proto, host, worker)| wire::Port { proto: (*proto).into(), host: *host, worker: *worker, address: String::new() })
+            .map(|(proto, host, worker)| wire::Port {
+                proto: (*proto).into(),
+                host: *host,
+                worker: *worker,
+                address: String::new(),
+            })
             .collect(),
         orders: b"opaque".to_vec(),
     }
@@ -294,7 +318,11 @@ pub fn serve_peer_names_in(prefix: &str, port: u16) {
     let program = format!(
         "import socket\ns=socket.socket();s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1);s.bind((\"\",{port}));s.listen(64);print(\"up\",flush=True)\nwhile 1:\n c,a=s.accept();c.sendall(a[0].encode());c.close()"
     );
-    let mut child = Command::new("sh").args(["-c", &format!("exec {prefix} python3 -c '{program}'")]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("exec {prefix} python3 -c '{program}'")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
@@ -341,7 +369,8 @@ pub fn dial(path: &std::path::Path, uid: u32) -> Option<OwnedFd> {
     let path = path.to_owned();
     std::thread::spawn(move || {
         become_uid(uid);
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).ok()?;
         rustix::net::connect(&socket, &SocketAddrUnix::new(&path).ok()?).ok()?;
         Some(socket)
     })
@@ -355,7 +384,8 @@ pub fn send(socket: BorrowedFd<'_>, word: &FromLauncher, descriptors: &[Borrowed
     if !descriptors.is_empty() {
         control.push(rustix::net::SendAncillaryMessage::ScmRights(descriptors));
     }
-    let _ = rustix::net::sendmsg(socket, &[IoSlice::new(&word.encode())], &mut control, rustix::net::SendFlags::NOSIGNAL);
+    let _ =
+        rustix::net::sendmsg(socket, &[IoSlice::new(&word.encode())], &mut control, rustix::net::SendFlags::NOSIGNAL);
 }
 
 /// The next word; none at the end of the connection. With the orders, where they came with it.
@@ -363,7 +393,14 @@ pub fn receive(socket: BorrowedFd<'_>) -> Option<(FromHelper, Vec<u8>)> {
     let mut packet = vec![0; 8192];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
-    let length = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut packet)], &mut control, rustix::net::RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
+    let length = rustix::net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut packet)],
+        &mut control,
+        rustix::net::RecvFlags::CMSG_CLOEXEC,
+    )
+    .ok()?
+    .bytes;
     let mut orders = Vec::new();
     for message in control.drain() {
         if let rustix::net::RecvAncillaryMessage::ScmRights(rights) = message {
@@ -375,7 +412,12 @@ pub fn receive(socket: BorrowedFd<'_>) -> Option<(FromHelper, Vec<u8>)> {
     if length == 0 { None } else { Some((FromHelper::decode(&packet[..length]).unwrap(), orders)) }
 }
 
-fn serve_launcher(socket: BorrowedFd<'_>, workers: &Mutex<BTreeMap<String, Worker>>, manner: &Mutex<Manner>, host: &str) {
+fn serve_launcher(
+    socket: BorrowedFd<'_>,
+    workers: &Mutex<BTreeMap<String, Worker>>,
+    manner: &Mutex<Manner>,
+    host: &str,
+) {
     let mut names = BTreeMap::new();
     while let Some((word, _)) = receive(socket) {
         let how = *manner.lock().unwrap();
@@ -385,7 +427,11 @@ fn serve_launcher(socket: BorrowedFd<'_>, workers: &Mutex<BTreeMap<String, Worke
             FromHelper::Prepare { seq, worker, .. } => {
                 let mut made = make_worker(if how == Manner::ForeignNetns { STRANGER_UID } else { OWNER_UID });
                 let shim_pid = made.pid();
-                let pidfd = rustix::process::pidfd_open(rustix::process::Pid::from_raw(shim_pid as i32).unwrap(), rustix::process::PidfdFlags::empty()).unwrap();
+                let pidfd = rustix::process::pidfd_open(
+                    rustix::process::Pid::from_raw(shim_pid as i32).unwrap(),
+                    rustix::process::PidfdFlags::empty(),
+                )
+                .unwrap();
                 let other: Option<OwnedFd> = match how {
                     Manner::HostNetns => Some(std::fs::File::open(format!("/run/netns/{host}")).unwrap().into()),
                     Manner::NoNetns => Some(std::fs::File::open("/dev/null").unwrap().into()),
