@@ -49,10 +49,11 @@ pub async fn reconcile(shared: &Arc<Shared>, opened: Opened) {
     let same_boot = opened.last_boot == shared.boot_id;
     let mut ends: HashMap<WorkerId, EndRow> = opened.ends.into_iter().map(|end| (end.worker, end)).collect();
     let mut looks = JoinSet::new();
+    let mut resumed = Vec::with_capacity(opened.workers.len());
     for row in opened.workers {
         if !row.worker.phase.is_live() {
             let end = ends.remove(&row.id);
-            shared.resume(row, end, Found::Resting);
+            resumed.push(shared.resume(row, end, Found::Resting));
             continue;
         }
         let state_dir = shared.layout.worker_state(&shared.owner, row.id);
@@ -72,7 +73,11 @@ pub async fn reconcile(shared: &Arc<Shared>, opened: Opened) {
             Found::Resting | Found::Undecided => {}
         }
         let end = ends.remove(&row.id);
-        shared.resume(row, end, found);
+        resumed.push(shared.resume(row, end, found));
+    }
+    for shows in resumed {
+        // An error is a worker that is not taken up, which its log line says.
+        drop(shows.await);
     }
     tracing::info!(adopted, ended, lost, epoch = %shared.epoch, "workers taken up");
 }

@@ -142,9 +142,8 @@ impl Launch {
             return launched;
         }
         launch.shared.helper.fenced().await;
-        launch.listen(None).await.unwrap_or_else(|| {
-            refused(Problem::new(Reason::Unavailable, "the daemon ended while the worker was being launched"))
-        })
+        // Whether it was ever executed cannot be known: its daemon may have died between the two.
+        launch.listen(None).await.unwrap_or(Launched::Lost)
     }
 
     /// Hears the shim, or reads its record; `None` where there is neither.

@@ -12,6 +12,7 @@ pub use view::{View, wire_phase};
 use crate::follow::Changes;
 use crate::helper::Helper;
 use crate::hosts;
+use crate::reconcile::Found;
 use crate::store::{EndRow, Store, StoreError, WorkerRow};
 use crate::worker::spec::{self, Network, SpecError};
 use crate::worker::{RestartPolicy, Spec, Timestamp, Worker};
@@ -181,20 +182,22 @@ impl Shared {
         Ok((entry, watch, answered))
     }
 
-    /// Takes a worker of the store up again, as `resolved` by reconcile.
-    pub fn resume(self: &Arc<Self>, row: WorkerRow, end: Option<EndRow>, resolved: crate::reconcile::Found) {
+    /// Takes a worker of the store up again, as `found` by reconcile. The answer comes when that shows in its view.
+    pub fn resume(self: &Arc<Self>, row: WorkerRow, end: Option<EndRow>, found: Found) -> oneshot::Receiver<()> {
+        let (resumed, shows) = oneshot::channel();
         let id = row.id;
         let spec = match Spec::try_from(&row.spec) {
             Ok(spec) => spec,
             Err(error) => {
                 tracing::error!(worker = %id, %error, "a worker on record cannot be taken up");
-                return;
+                return shows;
             }
         };
         match self.enlist(row, spec, end) {
-            Ok((task, _)) => drop(tokio::spawn(task.recover(resolved))),
+            Ok((task, _)) => drop(tokio::spawn(task.recover(found, resumed))),
             Err(problem) => tracing::error!(worker = %id, %problem, "a worker on record cannot be taken up"),
         }
+        shows
     }
 
     fn enlist(self: &Arc<Self>, row: WorkerRow, spec: Spec, end: Option<EndRow>) -> Result<(Task, Entry), Problem> {

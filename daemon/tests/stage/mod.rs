@@ -101,6 +101,11 @@ impl Stage {
         begun.elapsed()
     }
 
+    /// Leaves the daemon to the caller.
+    pub fn forget_daemon(&mut self) -> Child {
+        self.daemon.take().unwrap()
+    }
+
     pub fn daemon_pid(&self) -> u32 {
         self.daemon.as_ref().unwrap().id()
     }
@@ -146,7 +151,7 @@ pub fn is_done_as_ordinary_user(test: &str) -> bool {
 }
 
 /// The program under test.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     static COPY: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
     let given = || std::env::var_os("HOLDFASTD").map(PathBuf::from);
     COPY.get_or_init(|| given().unwrap_or_else(|| copy(Path::new(env!("CARGO_BIN_EXE_holdfastd"))))).clone()

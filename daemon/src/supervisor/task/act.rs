@@ -67,15 +67,20 @@ impl Task {
         if *worker != before.worker || end.is_some() {
             changes.push(Change::Put(Box::new(self.row.clone())));
         }
-        changes.extend(end.map(|end| Change::End(Box::new(end))));
-        if worker.phase != before.worker.phase || worker.generation != before.worker.generation {
-            changes.push(Change::Note(HistoryRow {
-                worker: self.row.id,
-                time: now(),
-                generation: worker.generation,
-                phase: worker.phase,
-                why: why.to_owned(),
-            }));
+        let note = |generation, phase, why: &str| {
+            Change::Note(HistoryRow { worker: self.row.id, time: now(), generation, phase, why: why.to_owned() })
+        };
+        let goes_on = worker.generation != before.worker.generation;
+        if let Some(end) = end {
+            // One end a generation, also where the next one begins in the same step.
+            let phase = if goes_on { Phase::Stopped } else { worker.phase };
+            changes.push(note(end.generation, phase, why));
+            changes.push(Change::End(Box::new(end)));
+            if goes_on {
+                changes.push(note(worker.generation, worker.phase, "restart"));
+            }
+        } else if goes_on || worker.phase != before.worker.phase {
+            changes.push(note(worker.generation, worker.phase, why));
         }
         if changes.is_empty() {
             return Ok(());

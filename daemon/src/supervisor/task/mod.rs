@@ -111,8 +111,8 @@ impl Task {
         }
     }
 
-    /// Goes on with a worker of an earlier daemon.
-    pub async fn recover(mut self, found: Found) {
+    /// Goes on with a worker of an earlier daemon; says when what was found shows in its view.
+    pub async fn recover(mut self, found: Found, shows: oneshot::Sender<()>) {
         if self.row.worker.phase.is_live() || self.spec.remove_on_exit {
             self.linger = Some(Instant::now() + LINGER);
         }
@@ -133,6 +133,9 @@ impl Task {
                 self.launching = Some(Box::pin(async move { Launch::find_out(shared, &row).await }));
             }
         }
+        self.publish();
+        // Nobody waits where the start has been given up.
+        let _ = shows.send(());
         self.run().await;
     }
 
