@@ -12,7 +12,7 @@ pub struct Residue(BTreeMap<&'static str, Vec<String>>);
 const PROBES: &[(&str, &str)] = &[
     ("links", "ip -o link show | sed 's/^[0-9]*: //; s/@.*//; s/:.*//' | sort"),
     ("addresses", "ip -o address show | awk '{print $2, $4}' | sort"),
-    ("routes", "ip route show table all | grep -v '^ff00\\|^fe80' | sort"),
+    ("routes", "ip route show table all | grep -v '^ff00\\|^fe80' | sed 's/ linkdown//' | sort"),
     ("rules", "nft -s list ruleset"),
     ("namespaces", "lsns -n -o TYPE | sort | uniq -c"),
     ("cgroups", "find /sys/fs/cgroup -type d -path '*holdfast*' | sort"),

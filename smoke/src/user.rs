@@ -65,7 +65,8 @@ impl<'h> User<'h> {
     /// `setpriv` makes the same process that a login would: own groups, own HOME, a plain PATH. The line dies with its nsenter.
     fn command(&self, line: &str) -> Command {
         let mut command = self.host.enter();
-        command.args(["setpriv", "--reuid", self.name, "--regid", self.name, "--init-groups", "--reset-env"]);
+        let group = if self.name == "nobody" { "nogroup" } else { self.name };
+        command.args(["setpriv", "--reuid", self.name, "--regid", group, "--init-groups", "--reset-env"]);
         command.args(["--pdeathsig", "KILL", "--", "sh", "-c"]);
         command.arg(format!("cd; export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; {line}"));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -140,7 +140,7 @@ fn a_missing_reader_and_a_full_disk_never_block_a_worker() -> Result {
     on_installed(|host| {
         let alice = host.alice();
         let state = "/var/lib/holdfast/owners/alice/workers";
-        host.root().run(&format!("mount -t tmpfs -o size=4m,mode=0700,uid=1000,gid=1000 tmpfs {state}"))?.ok()?;
+        host.root().run(&format!("install -d -o alice -g alice -m 700 {state} && mount -t tmpfs -o size=4m,mode=0700,uid=1000,gid=1000 tmpfs {state}"))?.ok()?;
         alice.run_worker("--name loud -- sh -c 'head -c 20000000 /dev/zero; echo done >&2; sleep infinity'")?;
         until("it wrote everything", Duration::from_secs(20), || {
             Ok(host.root().run("pgrep -x head")?.code == 1 && host.root().run("pgrep -x sleep")?.code == 0)

@@ -172,7 +172,7 @@ fn t15_no_link_is_pushed_into_a_namespace_that_is_not_the_owners() -> Result {
         let bob = host.root().run(find)?.text();
         let links = || {
             host.root()
-                .run(&format!("ip -d -o link; nsenter -t {bob} -n ip -o link; nft -s list ruleset"))
+                .run(&format!("(ip -o link; nsenter -t {bob} -n ip -o link) | cut -d: -f2; nft -s list ruleset"))
                 .map(|output| output.text())
         };
         host.keep_down(&[LAUNCHER])?;
@@ -336,8 +336,9 @@ fn t30_a_worker_starts_with_three_descriptors_and_a_directory_of_its_own() -> Re
 fn t34_a_worker_is_not_its_owner() -> Result {
     on_installed(|host| {
         let alice = host.alice();
-        let seen =
-            alice.holdfast("run --rm -- sh -c 'ls -A /run/holdfast /var/lib/holdfast 2>/dev/null | wc -l'")?.ok()?;
+        let seen = alice
+            .holdfast("run --rm -- sh -c 'find /run/holdfast /var/lib/holdfast -mindepth 1 2>/dev/null | wc -l'")?
+            .ok()?;
         ensure!(seen.text() == "0", "a worker sees our directories\n{seen}");
         let call = grpc("/run/holdfast/owners/alice/daemon.sock", "holdfast.daemon.v1.Daemon/List");
         ensure!(alice.run(&call)?.text().contains("grpc-status: 0"), "the control failed");

@@ -13,7 +13,7 @@ for place in sys.argv[1:]:
     attempt(f"bind:{place}", lambda: socket.socket(socket.AF_UNIX).bind(f"{place}/squat.sock"))
     attempt(f"link:{place}", lambda: os.symlink("/tmp", f"{place}/squat.link"))
     attempt(f"chmod:{place}", lambda: os.chmod(place, 0o777))
-    attempt(f"move:{place}", lambda: os.rename(place, "/tmp/squat"))
+    attempt(f"move:{place}", lambda: os.rename(place, place + ".gone"))
     for entry in os.listdir(place):
         path = f"{place}/{entry}"
         attempt(f"rename:{path}", lambda: os.rename(path, path + ".gone"))
