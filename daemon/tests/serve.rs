@@ -41,7 +41,7 @@ async fn a_worker_is_listed_stopped_and_removed() {
     let started = ran.started.unwrap();
     assert!(started.pid > 0);
     assert!(std::path::Path::new(&format!("/proc/{}", started.pid)).exists());
-    assert_eq!(list(&mut client, false).await, [started.clone()]);
+    assert_eq!(list(&mut client, false).await, std::slice::from_ref(&started));
     let refused = client.remove(RemoveRequest { worker: "web".into(), force: false }).await.unwrap_err();
     assert_eq!(problem(refused).reason(), Reason::WrongPhase);
     let refused = client.start(StartRequest { worker: "web".into() }).await.unwrap_err();

@@ -157,18 +157,23 @@ pub fn program() -> PathBuf {
     COPY.get_or_init(|| given().unwrap_or_else(|| copy(Path::new(env!("CARGO_BIN_EXE_holdfastd"))))).clone()
 }
 
-/// A copy that any user may read and execute.
+/// A copy that any user may read and execute, one a build; without root the program itself.
 fn copy(program: &Path) -> PathBuf {
-    let name = program.file_name().unwrap();
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(std::process::id().to_string());
-    let dir =
-        if Uid::current().is_root() { dir } else { std::env::temp_dir().join(format!("hfd-{}", std::process::id())) };
-    std::fs::create_dir_all(&dir).unwrap();
-    open_to_all(&dir, 0o755);
-    let temporary = dir.join(format!("{}.{:?}", name.display(), std::thread::current().id()));
-    std::fs::copy(program, &temporary).unwrap();
-    open_to_all(&temporary, 0o755);
-    temporary
+    use std::os::unix::fs::MetadataExt;
+    if !Uid::current().is_root() {
+        return program.to_owned();
+    }
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let built = std::fs::metadata(program).unwrap();
+    let name = program.file_name().unwrap().display();
+    let copy = dir.join(format!("{name}.{}.{}", built.mtime(), built.mtime_nsec()));
+    if !copy.exists() {
+        let temporary = dir.join(format!("{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
+        std::fs::copy(program, &temporary).unwrap();
+        open_to_all(&temporary, 0o755);
+        std::fs::rename(temporary, &copy).unwrap();
+    }
+    copy
 }
 
 pub fn open_to_all(path: &Path, mode: u32) {
