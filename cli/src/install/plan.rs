@@ -11,8 +11,10 @@ use std::collections::BTreeSet;
 
 /// The helper's system account and group.
 pub const HELPER_ACCOUNT: &str = "holdfast";
+/// The helper's unit.
+pub const HELPER_UNIT: &str = "holdfast-helper.service";
 /// Units that are there once.
-pub const HOST_UNITS: [&str; 3] = ["holdfast-helper.socket", "holdfast-helper.service", "holdfast-shutdown.service"];
+pub const HOST_UNITS: [&str; 3] = ["holdfast-helper.socket", HELPER_UNIT, "holdfast-shutdown.service"];
 /// uid of `nobody`: what the kernel shows for an account that it cannot map.
 const OVERFLOW_UID: u32 = 65534;
 

@@ -2,6 +2,8 @@
 
 use super::command::{Call, Commands, SYSTEMCTL_MAX};
 use super::disk;
+use super::network;
+use super::plan::HELPER_UNIT;
 use super::step::{FILE_MODE, Host};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
@@ -70,6 +72,11 @@ impl Undo {
                 host.commands.run(&Call::systemctl(["stop", &unit]))?;
                 // A unit that failed before would be shown for ever; one that did not is no error here.
                 host.commands.ask(&Call::systemctl(["reset-failed", &unit]))?;
+                // What the helper made in the kernel is not below the root of a test or a session.
+                if unit == HELPER_UNIT && host.layout.is_system() {
+                    network::remove_links(None)?;
+                    network::remove_table()?;
+                }
                 Ok(())
             }
             Self::RestartLast(units) => {

@@ -2,7 +2,7 @@
 
 use crate::exit;
 use crate::install::command::{Call, Commands};
-use crate::install::plan::{HOST_UNITS, start_order};
+use crate::install::plan::{HELPER_UNIT, start_order};
 use crate::install::record::{Account, Installed};
 use crate::install::remove::Removal;
 use crate::install::workers::LiveWorker;
@@ -185,6 +185,6 @@ fn print(status: &StatusShown) -> anyhow::Result<()> {
         out::line(&format!("daemon    answers with version {}, {live} workers live", cell(&version, CELL_MAX)))?;
     }
     let owners = status.owners.iter().map(|owner| format!(" -u holdfastd@{owner} -u holdfast-launcher@{owner}"));
-    out::line(&format!("journal   journalctl -u {}{}", HOST_UNITS[1], owners.collect::<String>()))?;
+    out::line(&format!("journal   journalctl -u {HELPER_UNIT}{}", owners.collect::<String>()))?;
     Ok(())
 }
