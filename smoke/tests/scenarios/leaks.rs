@@ -55,31 +55,6 @@ fn workers_that_end_while_everything_is_killed_leave_nothing() -> Result {
     })
 }
 
-/// A fault from outside in one step of a launch: the launch is refused, nothing of it is left, and with
-/// the fault gone the next launch works.
-fn fails_clean(
-    host: &Host,
-    step: &str,
-    words: &[&str],
-    arrange: impl FnOnce() -> Result,
-    undo: impl FnOnce() -> Result,
-) -> Result {
-    let before = warmed_up(host)?;
-    arrange()?;
-    let said = host
-        .alice()
-        .run_within(Duration::from_secs(30), "holdfast run -d --name broken --publish 9001:80 -- sleep infinity")?;
-    ensure!(said.code == 125, "{step}: the launch was to fail with 125\n{said}");
-    for word in words {
-        ensure!(said.stderr.contains(word), "{step}: the cause is not named ({word})\n{said}");
-    }
-    ensure!(host.alice().ps_all()?.is_empty(), "{step}: a refused launch is on record");
-    undo()?;
-    Residue::must_become(host, &before).map_err(|error| error.context(step.to_owned()))?;
-    host.alice().holdfast("run --rm --publish 9001:80 -- true")?.ok()?;
-    Ok(())
-}
-
 /// System calls of the launcher and its shim that make the cage, each failed by a seccomp filter that
 /// systemd sets from outside.
 #[test]
@@ -151,6 +126,60 @@ fn a_launch_fails_clean_at_each_netlink_request_of_the_helper() -> Result {
             host.root().run("kill -INT $(pgrep -x strace)")?;
             drop(strace);
             until("strace let go", Duration::from_secs(5), || Ok(host.root().run("pgrep -x strace")?.code == 1))?;
+            match said.code {
+                0 => {}
+                3 | 125 => failed += 1,
+                _ => anyhow::bail!("message {nth}: not a promised exit code\n{said}"),
+            }
+            until("nothing is on record", Duration::from_secs(5), || {
+                host.alice().remove_all()?;
+                Ok(host.alice().holdfast("run --rm -- true")?.code == 0 && host.alice().ps_all()?.is_empty())
+            })?;
+            Residue::must_become(host, &before).map_err(|error| error.context(format!("message {nth} failed")))?;
+        }
+        ensure!(failed > 0, "no injected failure reached a launch");
+        println!("{failed} launches failed at a message of the helper, nothing left");
+        Ok(())
+    })
+}
+
+/// A helper that cannot start: a launch is refused in good time, and nothing of it is left.
+#[test]
+fn a_launch_fails_clean_while_the_helper_cannot_start() -> Result {
+    on_installed(|host| {
+        let before = warmed_up(host)?;
+        ensure!(host.drop_in(HELPER, "SystemCallFilter=~sendmsg sendto\nSystemCallErrorNumber=EPERM").is_err());
+        let run = "holdfast run -d --name broken --publish 9001:80 -- sleep infinity";
+        let said = host.alice().run_within(Duration::from_secs(30), run)?.refuses(125, &["helper"])?;
+        println!("after {} ms: {}", said.took.as_millis(), said.stderr.trim());
+        ensure!(host.alice().ps_all()?.is_empty(), "a refused launch is on record");
+        let _ = host.root().run("systemctl reset-failed 'holdfast*'")?;
+        host.no_drop_in(HELPER)?;
+        Residue::must_become(host, &before)?;
+        host.alice().holdfast("run --rm --publish 9001:80 -- true")?.ok()?;
+        Ok(())
+    })
+}
+
+/// The helper is given hardly more descriptors than it needs for itself: it refuses, and recovers.
+#[test]
+fn a_launch_fails_clean_when_the_helper_has_no_descriptor_left() -> Result {
+    on_installed(|host| {
+        let before = warmed_up(host)?;
+        let held = std::fs::read_dir(host.path(&format!("/proc/{}/fd", host.main_pid(HELPER)?)))?.count();
+        for spare in 0..scaled(6) as usize {
+            if let Err(error) = host.drop_in(HELPER, &format!("LimitNOFILE={}", held + spare)) {
+                println!("{spare} descriptors to spare: the helper refuses to serve: {error}");
+            }
+            let run = "holdfast run -d --name tight --publish 9001:80 -- sleep infinity";
+            let said = host.alice().run_within(Duration::from_secs(30), run)?;
+            ensure!([0, 3, 125].contains(&said.code), "with {spare} descriptors to spare\n{said}");
+            let _ = host.root().run("systemctl reset-failed 'holdfast*'")?;
+            host.no_drop_in(HELPER)?;
+            until("it serves again", Duration::from_secs(5), || {
+                host.alice().remove_all()?;
+                Ok(host.alice().holdfast("run --rm -- true")?.code == 0)
+            })?;
         }
         Residue::must_become(host, &before)
     })
