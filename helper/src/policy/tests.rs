@@ -1,1 +1,191 @@
+use super::*;
+use proptest::prelude::*;
 
+const ALICE: Uid = Uid(1000);
+const BOB: Uid = Uid(1001);
+
+fn rules(alice: &str) -> Rules {
+    format!("version = 1\n[owners.alice]\nuid = 1000\n{alice}\n[owners.bob]\nuid = 1001\n").parse().unwrap()
+}
+
+fn start(owner: Uid, worker: u64, generation: u64) -> Start {
+    Start { owner, worker: WorkerId::from_random(worker), generation: Generation(generation) }
+}
+
+fn request(owner: Uid, worker: u64, ports: &[(u16, &str)]) -> LaunchRequest {
+    let ports = ports.iter().map(|(host, address)| AskedPort {
+        proto: Proto::Tcp,
+        address: address.parse().unwrap(),
+        host: Some(*host).filter(|host| *host != 0),
+        worker: 80,
+    });
+    LaunchRequest {
+        start: start(owner, worker, 1),
+        network: Network::Bridge,
+        ports: ports.collect(),
+        nonce: worker,
+        avoid: BTreeSet::new(),
+    }
+}
+
+fn enter(ledger: &mut Ledger, permit: &Permit) {
+    assert!(ledger.enter(Network::Bridge, permit.attachment().unwrap().clone()));
+}
+
+/// Judges and enters, as a launch does.
+fn launched(ledger: &mut Ledger, rules: &Rules, request: &LaunchRequest) -> Result<Permit, Refusal> {
+    let permit = judge(request, rules, ledger)?;
+    enter(ledger, &permit);
+    Ok(permit)
+}
+
+#[test]
+fn a_stranger_hears_nothing_but_not_yours() {
+    let error = judge(&request(Uid(4242), 1, &[]), &rules(""), &Ledger::default()).unwrap_err();
+    assert_eq!(error, Refusal::NotYours);
+    assert_eq!(error.to_string(), "not yours");
+    assert_eq!(judge(&request(Uid(0), 1, &[]), &rules(""), &Ledger::default()), Err(Refusal::NotYours));
+}
+
+#[test]
+fn a_start_is_permitted_once_and_none_after_a_later_one() {
+    let (rules, mut ledger) = (rules(""), Ledger::default());
+    let mut second = request(ALICE, 1, &[]);
+    second.start.generation = Generation(2);
+    launched(&mut ledger, &rules, &second).unwrap();
+    for generation in [1, 2] {
+        let mut again = request(ALICE, 1, &[]);
+        again.start.generation = Generation(generation);
+        assert!(matches!(judge(&again, &rules, &ledger), Err(Refusal::AlreadyAttached { .. })), "{generation}");
+    }
+    let mut third = request(ALICE, 1, &[]);
+    third.start.generation = Generation(3);
+    assert!(judge(&third, &rules, &ledger).is_ok());
+    assert!(judge(&request(BOB, 1, &[]), &rules, &ledger).is_ok(), "the same id of another owner is another worker");
+}
+
+#[test]
+fn networks_are_those_of_the_rule() {
+    let (rules, ledger) = (rules("networks = [\"none\"]"), Ledger::default());
+    let error = judge(&request(ALICE, 1, &[]), &rules, &ledger).unwrap_err();
+    assert_eq!(error.to_string(), "rule networks of owner alice: \"bridge\" is not in [\"none\"]");
+    let none = LaunchRequest { network: Network::None, ..request(ALICE, 1, &[]) };
+    assert_eq!(judge(&none, &rules, &ledger).unwrap().attachment(), None);
+    let ports = LaunchRequest { network: Network::None, ..request(ALICE, 1, &[(8080, "0.0.0.0")]) };
+    assert_eq!(judge(&ports, &rules, &ledger), Err(Refusal::PortsWithoutNetwork(1)));
+}
+
+#[test]
+fn ports_outside_the_grant_are_refused_with_the_grant() {
+    let (rules, ledger) = (rules("ports = [\"80\", \"8000-8100\"]\nbind = [\"127.0.0.1\"]"), Ledger::default());
+    for host in [22, 79, 81, 7999, 8101, 65535] {
+        let error = judge(&request(ALICE, 1, &[(host, "127.0.0.1")]), &rules, &ledger).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("rule ports of owner alice: port {host} is not in [\"80\", \"8000-8100\"]")
+        );
+    }
+    for host in [80, 8000, 8100] {
+        assert!(judge(&request(ALICE, 1, &[(host, "127.0.0.1")]), &rules, &ledger).is_ok());
+        let elsewhere = judge(&request(ALICE, 1, &[(host, "0.0.0.0")]), &rules, &ledger);
+        assert!(matches!(elsewhere, Err(Refusal::Bind { .. })), "all addresses are more than one of them");
+    }
+}
+
+#[test]
+fn a_port_is_given_once_whoever_asks_and_another_owner_is_not_named() {
+    let (rules, mut ledger) = (rules(""), Ledger::default());
+    launched(&mut ledger, &rules, &request(ALICE, 1, &[(8080, "0.0.0.0")])).unwrap();
+    for (owner, address) in [(ALICE, "0.0.0.0"), (BOB, "0.0.0.0"), (BOB, "127.0.0.1")] {
+        let error = judge(&request(owner, 2, &[(8080, address)]), &rules, &ledger).unwrap_err();
+        let holder = if owner == ALICE { "your worker 0000000000000001" } else { "another owner's worker" };
+        assert_eq!(error.to_string(), format!("port 8080/tcp is in use by {holder}"));
+    }
+    let twice = judge(&request(ALICE, 2, &[(9000, "0.0.0.0"), (9000, "127.0.0.1")]), &rules, &ledger);
+    assert!(matches!(twice, Err(Refusal::PortTwice(_))));
+    ledger.strike(start(ALICE, 1, 1));
+    assert!(judge(&request(BOB, 2, &[(8080, "0.0.0.0")]), &rules, &ledger).is_ok());
+}
+
+#[test]
+fn a_chosen_port_is_free_granted_and_not_one_that_was_named() {
+    let (rules, mut ledger) = (rules("ports = [\"40000-40003\"]"), Ledger::default());
+    launched(&mut ledger, &rules, &request(BOB, 9, &[(40000, "0.0.0.0")])).unwrap();
+    let mut asked = request(ALICE, 1, &[(0, "0.0.0.0"), (40001, "0.0.0.0")]);
+    asked.avoid.insert((Proto::Tcp, 40002));
+    let permit = judge(&asked, &rules, &ledger).unwrap();
+    let hosts: Vec<u16> = permit.attachment().unwrap().ports.iter().map(|port| port.host).collect();
+    assert_eq!(hosts, [40003, 40001]);
+    assert!(permit.chose(&permit.attachment().unwrap().ports[0]) && !permit.chose(&permit.attachment().unwrap().ports[1]));
+    asked.avoid.insert((Proto::Tcp, 40003));
+    let error = judge(&asked, &rules, &ledger).unwrap_err();
+    assert_eq!(error.to_string(), "rule ports of owner alice: no tcp port of [\"40000-40003\"] is free");
+}
+
+#[test]
+fn quotas_hold_per_owner_and_come_back() {
+    let (rules, mut ledger) = (rules("workers_max = 2\nports_max = 3"), Ledger::default());
+    launched(&mut ledger, &rules, &request(ALICE, 1, &[(8001, "0.0.0.0"), (8002, "0.0.0.0")])).unwrap();
+    let ports = judge(&request(ALICE, 2, &[(8003, "0.0.0.0"), (8004, "0.0.0.0")]), &rules, &ledger).unwrap_err();
+    assert_eq!(
+        ports.to_string(),
+        "rule ports_max of owner alice: 2 are attached and 2 asked for, at most 3 may be"
+    );
+    launched(&mut ledger, &rules, &request(ALICE, 2, &[(8003, "0.0.0.0")])).unwrap();
+    let workers = judge(&request(ALICE, 3, &[]), &rules, &ledger).unwrap_err();
+    assert!(matches!(workers, Refusal::Quota { rule: "workers_max", used: 2, asked: 1, max: 2, .. }));
+    assert!(judge(&request(BOB, 3, &[]), &rules, &ledger).is_ok());
+    ledger.strike(start(ALICE, 1, 1));
+    assert!(judge(&request(ALICE, 3, &[]), &rules, &ledger).is_ok());
+    let many: Vec<_> = (0..=PORTS_PER_WORKER_MAX as u16).map(|n| (2000 + n, "0.0.0.0")).collect();
+    assert!(matches!(judge(&request(BOB, 4, &many), &rules, &ledger), Err(Refusal::ManyPorts(_))));
+}
+
+#[test]
+fn a_full_pool_and_a_full_network_are_named() {
+    let rules = rules("pool = \"10.99.0.0/22\"\nworkers_max = 5000");
+    let mut ledger = Ledger::default();
+    ledger.learn_foreign(vec!["10.99.1.0/24".parse().unwrap()]);
+    let error = judge(&request(ALICE, 1, &[]), &rules, &ledger).unwrap_err();
+    assert!(matches!(error, Refusal::PoolFull { .. }), "{error}");
+    ledger.learn_foreign(Vec::new());
+    for worker in 0..1021 {
+        launched(&mut ledger, &rules, &request(ALICE, worker, &[])).unwrap();
+    }
+    let error = judge(&request(ALICE, 5000, &[]), &rules, &ledger).unwrap_err();
+    assert!(matches!(error, Refusal::NetworkFull { max: 1021, .. }), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever two owners of one pool do, no address and no port is given twice, networks never overlap,
+    /// and quotas hold.
+    #[test]
+    fn nothing_is_ever_given_twice(steps in proptest::collection::vec((any::<bool>(), 0u64..12, 0u16..6, any::<bool>()), 1..200)) {
+        let rules = rules("workers_max = 6\nports_max = 8\nports = [\"8000-8003\"]");
+        let mut ledger = Ledger::default();
+        ledger.learn_foreign(vec!["10.88.0.0/22".parse().unwrap()]);
+        for (is_alice, worker, port, gives_back) in steps {
+            let owner = if is_alice { ALICE } else { BOB };
+            if gives_back {
+                ledger.strike(start(owner, worker, 1));
+                continue;
+            }
+            let ports: Vec<_> = if port == 0 { vec![] } else { vec![(7998 + port, "0.0.0.0"), (0, "0.0.0.0")] };
+            let _ = launched(&mut ledger, &rules, &request(owner, worker, &ports));
+            let all: Vec<Attachment> = [ALICE, BOB].iter().flat_map(|o| ledger.of_owner(*o)).cloned().collect();
+            for (n, one) in all.iter().enumerate() {
+                prop_assert!(one.subnet.contains(one.address) && one.address != one.subnet.gateway());
+                prop_assert!(!one.subnet.overlaps("10.88.0.0/22".parse().unwrap()));
+                for other in &all[n + 1..] {
+                    prop_assert_ne!(one.address, other.address);
+                    prop_assert!(one.start.owner == other.start.owner || !one.subnet.overlaps(other.subnet));
+                    prop_assert!(!one.ports.iter().any(|p| other.ports.iter().any(|q| p.clashes(q))));
+                }
+            }
+            prop_assert!(ledger.of_owner(ALICE).count() <= 6);
+            prop_assert!(ledger.of_owner(ALICE).map(|a| a.ports.len()).sum::<usize>() <= 8);
+        }
+    }
+}
