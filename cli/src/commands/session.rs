@@ -4,7 +4,7 @@ use crate::caller::Caller;
 use crate::client::session_root;
 use crate::exit::{self, Stop};
 use crate::out;
-use crate::session::ask::{ask_status, quieten, remove, sick, tell};
+use crate::session::ask::{ask_status, check_reach, quieten, remove, sick, tell};
 use crate::session::record::{self, Record, Supervisor};
 use crate::session::{Role, Session, tree};
 use crate::view::cell;
@@ -143,6 +143,7 @@ fn start(session: &Session) -> anyhow::Result<ExitCode> {
     }
     refuse_beside_installed(session)?;
     let folder = folder()?;
+    check_reach(session, &folder)?;
     tree::make(session)?;
     let log = record::log_path(session);
     let log_file = std::fs::File::options().append(true).create(true).mode(0o644).open(&log);

@@ -5,19 +5,29 @@ use crate::caller::Caller;
 use anyhow::Context;
 use clap::Args;
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::AccessFlags;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Nothing to choose.
+/// What is tried.
 #[derive(Debug, Args)]
-pub struct ProbeArgs {}
+pub struct ProbeArgs {
+    /// Only whether the owner can execute this program
+    #[arg(long)]
+    program: Option<PathBuf>,
+}
 
 /// Makes them; a failure names the step.
 ///
 /// # Errors
 /// The first step that the kernel refuses.
-pub fn run(_: &ProbeArgs, owner: Option<&str>) -> anyhow::Result<ExitCode> {
+pub fn run(args: &ProbeArgs, owner: Option<&str>) -> anyhow::Result<ExitCode> {
     let caller = Caller::of_process(owner)?;
     caller.become_owner()?;
+    if let Some(program) = &args.program {
+        nix::unistd::access(program, AccessFlags::X_OK).with_context(|| format!("execute {}", program.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     unshare(CloneFlags::CLONE_NEWUSER).context("unshare(CLONE_NEWUSER)")?;
     std::fs::write("/proc/self/setgroups", "deny").context("write /proc/self/setgroups")?;
     let map = |id: u32| format!("{id} {id} 1");

@@ -3,9 +3,11 @@
 
 use super::Session;
 use crate::exit::Stop;
+use crate::install::network;
 use anyhow::Context;
 use holdfast_proto::words::WorkerId;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The daemon's `status --json`, or nothing where it does not answer.
@@ -46,6 +48,25 @@ pub fn quieten(session: &Session, stop_workers: bool) -> anyhow::Result<()> {
 }
 
 /// The ids of live workers, from the daemon; who cannot be asked has not said that there are none.
+/// Refuses a folder whose programs the owner cannot reach: the launcher opens the shim as the owner.
+///
+/// # Errors
+/// Where it cannot be executed, or nobody can say.
+pub fn check_reach(session: &Session, folder: &Path) -> anyhow::Result<()> {
+    let shim = folder.join("holdfast-shim");
+    let tried = asking(session).arg("probe").arg("--program").arg(&shim).stderr(Stdio::null()).status()?;
+    if tried.success() {
+        return Ok(());
+    }
+    let text = format!(
+        "{} cannot execute {}: every directory above it has to be open to that user \
+         (a release folder below /root is not); put the folder elsewhere, as /opt or /srv",
+        session.owner.owner,
+        shim.display()
+    );
+    Err(Stop::refused(text).into())
+}
+
 fn live_workers(session: &Session) -> anyhow::Result<Vec<WorkerId>> {
     let answer = asking(session).args(["ps", "--quiet"]).stderr(Stdio::inherit()).output()?;
     anyhow::ensure!(answer.status.success(), "the daemon does not say which workers live, so nothing was stopped");
@@ -64,6 +85,13 @@ pub fn remove(session: &Session, purge: bool) -> anyhow::Result<()> {
         clear.arg("--state");
     }
     anyhow::ensure!(clear.status()?.success(), "not all of the session's files could be removed");
+    if session.owner.is_root {
+        // What the helper keeps for its next start. The session is stopped all the same where that fails.
+        let left = network::remove_links(Some(session.owner.uid)).and_then(|()| network::remove_table());
+        if let Err(error) = left {
+            tell(&format!("the bridge or the table `holdfast` of the session could not be removed: {error}"));
+        }
+    }
     let layout = &session.layout;
     let owner = &session.owner.owner;
     // Deepest first, empty ones only: whatever else is in there is not ours to remove.

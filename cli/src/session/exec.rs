@@ -11,9 +11,10 @@ use nix::unistd::{Gid, Uid};
 use rustix::fs::Mode;
 use rustix::io::FdFlags;
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// First descriptor of listening sockets (sd_listen_fds(3)).
@@ -56,24 +57,34 @@ pub fn run(args: &ExecArgs, owner: Option<&str>) -> anyhow::Result<ExitCode> {
     raise_files_max();
     // The supervisor hears its signals by signalfd; its mask would go on into the program.
     SigSet::all().thread_unblock()?;
-    take_identity(&session, args.role)?;
     let program = args.folder.join(args.role.file_name());
-    let mut command = Command::new(&program);
+    // Opened before root's rights are gone: see `execute`.
+    let opened = File::open(&program).with_context(|| format!("cannot open {}", program.display()))?;
+    take_identity(&session, args.role)?;
+    let error = execute(&program, args, &session, listening.len());
+    if error.kind() != std::io::ErrorKind::PermissionDenied {
+        return Err(error).with_context(|| format!("cannot execute {}", program.display()));
+    }
+    // The helper's account need not be let into the owner's home, where the folder may be.
+    let by_descriptor = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    let error = execute(Path::new(&by_descriptor), args, &session, listening.len());
+    Err(error).with_context(|| format!("cannot execute {}", program.display()))
+}
+
+/// Executes it with an environment made from nothing; returns only with an error.
+fn execute(program: &Path, args: &ExecArgs, session: &Session, sockets: usize) -> std::io::Error {
+    let mut command = Command::new(program);
+    command.arg0(args.folder.join(args.role.file_name()));
     command.env_clear().env("PATH", PATH).arg("--root").arg(&args.root);
     if args.role != Role::Helper {
         command.arg("--owner").arg(session.owner.owner.as_str());
     }
-    if !listening.is_empty() {
+    if sockets > 0 {
         command.env("LISTEN_PID", std::process::id().to_string());
-        command.env("LISTEN_FDS", listening.len().to_string());
+        command.env("LISTEN_FDS", sockets.to_string());
         command.env("LISTEN_FDNAMES", args.role.socket_names().join(":"));
     }
-    let error = command.exec();
-    let mut why = format!("cannot execute {}", program.display());
-    if error.kind() == std::io::ErrorKind::PermissionDenied {
-        why += ": every directory above it has to be open to all (a release folder in /root or a private home is not)";
-    }
-    Err(error).context(why)
+    command.exec()
 }
 
 /// Moves the listening sockets from the standard descriptors, where they came, to 3 and on, where they belong;
