@@ -50,8 +50,8 @@ pub enum CallError {
     /// The daemon refused, or failed, and said why.
     #[error("{0}")]
     Problem(Problem),
-    /// What came cannot be an answer: too long, or not of the contract.
-    #[error("the daemon's answer cannot be used: {0}")]
+    /// Question or answer is too long, or not of the contract.
+    #[error("the daemon and this command do not understand each other: {0}")]
     Unusable(String),
     /// The daemon went away during the call.
     #[error("the daemon went away before it answered; `holdfast ps -a` shows what became of it")]

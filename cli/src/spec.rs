@@ -5,6 +5,7 @@ use clap::builder::TypedValueParser;
 use holdfast_proto::daemon::{Publish, Volume, WorkerSpec};
 use holdfast_proto::words::WorkerName;
 use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// Highest signal number of Linux (signal(7)).
 const SIGNAL_MAX: u32 = 64;
+
+/// Most bytes of arguments and environment together: orders take at most 1 MiB, and other things are in them too.
+const SPEC_BYTES_MAX: usize = 1_000_000;
 
 /// What an option was refused for. The text says what was given and what would work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +45,9 @@ pub enum SpecError {
     /// A line of an environment file or an option that names no variable.
     #[error("{0:?} names no variable: use KEY=VALUE, or KEY to copy it from here")]
     Env(String),
+    /// More than a worker's orders can carry.
+    #[error("arguments and environment take {0} bytes: at most {SPEC_BYTES_MAX} fit; give less, or a file in a volume")]
+    Large(usize),
 }
 
 /// What surrounds the command: taken once, so that everything after it is pure.
@@ -56,14 +63,20 @@ pub struct Surroundings<'a> {
 /// Turns `run`'s arguments into the spec that the daemon is asked for.
 ///
 /// # Errors
-/// Where a variable has no name.
+/// Where a variable has no name, or there is too much of it all.
 pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSpec, SpecError> {
+    let env = environment(args, around)?;
+    let words = args.command.iter().map(|word| word.len()).chain(env.iter().map(Vec::len));
+    let bytes: usize = words.sum();
+    if bytes > SPEC_BYTES_MAX {
+        return Err(SpecError::Large(bytes));
+    }
     Ok(WorkerSpec {
         name: args.name.clone().unwrap_or_default(),
         command: args.command.iter().map(|word| word.as_bytes().to_vec()).collect(),
         network: args.net.as_str().to_owned(),
         publish: args.publish.clone(),
-        env: environment(args, around)?,
+        env,
         workdir: args.workdir.as_deref().map(|dir| absolute(dir, around.directory)).unwrap_or_default(),
         volumes: args.volume.iter().map(|volume| from_directory(volume, around.directory)).collect(),
         stop_signal: args.stop_signal.unwrap_or(0),
@@ -81,14 +94,18 @@ fn environment(args: &RunArgs, around: &Surroundings<'_>) -> Result<Vec<Vec<u8>>
         !text.is_empty() && !text.starts_with(b"#")
     });
     let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    // The place of each KEY's last word, so that a long file takes no longer than its length.
+    let mut last: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let mut all: Vec<Vec<u8>> = Vec::new();
     for given in lines.chain(args.env.iter().map(|word| word.as_bytes())) {
         let Some(pair) = variable(given, around)? else { continue };
-        let key_end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-        all.retain(|earlier| !earlier.starts_with(&pair[..=key_end]));
+        let key = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+        last.insert(key.to_vec(), all.len());
         all.push(pair);
     }
-    Ok(all)
+    let mut places: Vec<usize> = last.into_values().collect();
+    places.sort_unstable();
+    Ok(places.into_iter().map(|place| std::mem::take(&mut all[place])).collect())
 }
 
 /// `KEY=VALUE` as it is; `KEY` with its value from here, or nothing where it is not set.

@@ -77,6 +77,15 @@ fn a_variable_without_a_name_is_refused() {
 }
 
 #[test]
+fn more_than_orders_can_carry_is_refused_at_once() {
+    let file: String =
+        (0..60_000).map(|number| format!("V{number}=0123456789012345678901234567890123456789\n")).collect();
+    assert!(matches!(spec(&["true"], &file), Err(SpecError::Large(bytes)) if bytes > 2_000_000));
+    let repeated = "A=0123456789\n".repeat(100_000);
+    assert_eq!(env(&["true"], &repeated), ["A=0123456789"]);
+}
+
+#[test]
 fn ports_are_what_the_help_says() {
     let good = |text: &str| {
         let found = publish(text).unwrap();

@@ -61,10 +61,26 @@ fn run_in_the_foreground_ends_as_its_worker_did() {
 fn run_detached_prints_the_id_alone() {
     let daemon = daemon();
     let done = daemon.run(&["run", "-d", "--name", "web", "-p", "8080:80", "server", "-x", "--name"]);
-    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (Some(0), "00112233445566aa\n", ""));
+    assert_eq!((done.code, done.out.as_str()), (Some(0), "00112233445566aa\n"));
     let specs = daemon.fake.specs.lock().unwrap();
     assert_eq!(specs[0].command, ["server", "-x", "--name"].map(|word| word.as_bytes().to_vec()));
     assert_eq!((specs[0].name.as_str(), specs[0].network.as_str()), ("web", "bridge"));
+}
+
+#[test]
+fn a_firewall_that_drops_is_named_where_a_bridge_was_asked_for() {
+    let mut daemon = daemon();
+    daemon.fake.firewall = "chain perimeter of corporate drops; nft add rule ... accept".to_owned();
+    daemon.serve();
+    for (words, told) in [
+        (&["run", "-d", "0"][..], true),
+        (&["run", "42"], true),
+        (&["run", "0"], false),
+        (&["run", "-d", "--net", "none", "0"], false),
+    ] {
+        let done = daemon.run(words);
+        assert_eq!(done.err.contains("perimeter"), told, "{words:?}: {}", done.err);
+    }
 }
 
 #[test]
@@ -155,7 +171,7 @@ fn inspect_port_and_status_speak_to_people_and_to_scripts() {
     assert_eq!(shown["update"], serde_json::json!({"available": false, "expired": false}));
     assert_eq!(shown["workers"], serde_json::json!({"live": 1, "failed": 2}));
     assert_eq!(shown["programs"][0]["generation"], 3);
-    assert!(daemon.run(&["status"]).out.contains("NOT HEALTHY: chain FORWARD drops"));
+    assert!(daemon.run(&["status"]).out.contains("NOT HEALTHY: it does not answer"));
 }
 
 #[test]

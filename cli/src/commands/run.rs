@@ -1,15 +1,15 @@
 //! `holdfast run`.
 
-use crate::args::run::RunArgs;
+use crate::args::run::{Net, RunArgs};
 use crate::attach;
 use crate::caller::Caller;
-use crate::client::{self, CallError, Daemon, present};
+use crate::client::{self, ANSWER_MAX, CallError, Daemon, present};
 use crate::exit::{self, Stop};
 use crate::out;
 use crate::spec::{self, Surroundings};
 use anyhow::Context;
 use holdfast_proto::daemon::run_event::Event;
-use holdfast_proto::daemon::{RunRequest, WorkerSpec};
+use holdfast_proto::daemon::{RunRequest, StatusRequest, WorkerSpec};
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 /// Most time from the request until the program has been executed.
 pub const LAUNCH_MAX: Duration = Duration::from_secs(60);
-/// Most bytes of one `--env-file`: more would not fit into the orders of a worker.
-const ENV_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// Most bytes of one `--env-file`: comments included, much more than the orders of a worker can carry.
+const ENV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Creates a worker and starts it. Every failure is 125 to 127, so that a worker's own code is never mistaken for one.
 pub fn run(args: &RunArgs, owner: Option<&str>) -> ExitCode {
@@ -35,10 +35,27 @@ fn try_run(args: &RunArgs, owner: Option<&str>) -> anyhow::Result<u8> {
     let env_files = args.env_file.iter().map(|file| read_env_file(file)).collect::<anyhow::Result<_>>()?;
     let around = Surroundings { directory: &directory, variable: &|name| std::env::var_os(name), env_files };
     let spec = spec::worker_spec(args, &around).map_err(|error| Stop::usage(error.to_string()))?;
-    client::with_daemon(&caller, async |daemon| match args.detach {
-        true => detached(daemon, spec).await,
-        false => attach::run(daemon, spec, &caller).await,
+    let on_bridge = args.net == Net::Bridge;
+    client::with_daemon(&caller, async |daemon| {
+        let code = match args.detach {
+            true => detached(daemon.clone(), spec).await?,
+            false => attach::run(daemon.clone(), spec, &caller).await?,
+        };
+        // In the foreground only where something went wrong: the question costs as much as a short worker's life.
+        if on_bridge && (args.detach || code != 0) {
+            warn_of_firewalls(daemon).await;
+        }
+        Ok(code)
     })
+}
+
+/// Names what drops the packets of workers on a bridge: a published port that nobody reaches explains itself badly.
+async fn warn_of_firewalls(mut daemon: Daemon) {
+    let Ok(status) = client::answer(ANSWER_MAX, daemon.rpc.status(StatusRequest {})).await else { return };
+    let helper = status.programs.iter().find(|program| program.name.contains("helper") && program.healthy);
+    if let Some(why) = helper.map(|helper| helper.why.as_str()).filter(|why| !why.is_empty()) {
+        exit::say(&anyhow::anyhow!("packets between workers on a bridge and the outside are dropped: {why}"));
+    }
 }
 
 /// Returns when the program has been executed, having printed the worker's id.

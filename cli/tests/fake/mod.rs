@@ -26,6 +26,8 @@ pub struct Fake {
     pub asked: Arc<Mutex<Vec<String>>>,
     pub specs: Arc<Mutex<Vec<WorkerSpec>>>,
     pub workers: Arc<Vec<Worker>>,
+    /// What the helper says of firewalls beside its health; empty: it is not healthy.
+    pub firewall: String,
     signals: watch::Sender<u32>,
 }
 
@@ -67,6 +69,7 @@ impl Running {
             asked: Arc::default(),
             specs: Arc::default(),
             workers: Arc::new(workers),
+            firewall: String::new(),
             signals: watch::Sender::new(0),
         };
         let running = Self { fake, directory };
@@ -79,8 +82,9 @@ impl Running {
     }
 
     /// Listens (again) on a thread that lives as long as the test's process.
-    fn serve(&self) {
+    pub fn serve(&self) {
         let (path, fake) = (self.socket(), self.fake.clone());
+        let _ = std::fs::remove_file(&path);
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -297,8 +301,8 @@ impl Daemon for Fake {
             name: "helper".into(),
             version: "0.1.0".into(),
             pid: 12,
-            healthy: false,
-            why: "chain FORWARD drops".into(),
+            healthy: !self.firewall.is_empty(),
+            why: if self.firewall.is_empty() { "it does not answer".into() } else { self.firewall.clone() },
         };
         Ok(Response::new(StatusReply {
             version: "0.1.0".into(),
