@@ -141,7 +141,7 @@ fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyh
 /// Progress, on stderr: the steps that take time or are seen from outside.
 fn announce(step: &Step) {
     match step {
-        Step::Directory { .. } | Step::Link { .. } | Step::Write { .. } | Step::UnitDirectories { .. } => {}
+        Step::Directory { .. } | Step::Link { .. } | Step::Write { .. } | Step::UnitPaths { .. } => {}
         _ => anstream::eprintln!("- {step}"),
     }
 }

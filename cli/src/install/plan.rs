@@ -92,8 +92,10 @@ pub fn plan(facts: &Facts, request: &Request, layout: &Layout) -> Result<Plan, P
     steps.push(Step::Account { name: HELPER_ACCOUNT.to_owned() });
     steps.push(Step::Units { files: facts.release.units.clone() });
     let owner = &facts.account.name;
-    let paths = vec![layout.helper_run(), layout.owner_state(owner), layout.workers_run(owner)];
-    steps.push(Step::UnitDirectories { paths });
+    let sockets = [layout.helper_socket(), layout.launch_socket(), layout.daemon_socket(owner)];
+    let directories = [layout.helper_run(), layout.owner_state(owner), layout.workers_run(owner)];
+    let paths = sockets.into_iter().chain(directories).collect();
+    steps.push(Step::UnitPaths { paths });
     steps.extend(services(facts, &installed));
     Ok(Plan { steps, installed })
 }

@@ -53,8 +53,8 @@ pub enum Step {
         /// By name.
         files: BTreeMap<String, Vec<u8>>,
     },
-    /// Nothing: systemd makes these for the units' users. A revert removes those that were made, with all in them.
-    UnitDirectories {
+    /// Nothing: systemd makes these sockets and directories. A revert removes those that were made, with all in them.
+    UnitPaths {
         /// Which.
         paths: Vec<PathBuf>,
     },
@@ -112,7 +112,7 @@ impl fmt::Display for Step {
             Self::Write { path, .. } => write!(f, "write {}", path.display()),
             Self::Account { name } => write!(f, "make the system account {name}"),
             Self::Units { files } => write!(f, "write {} unit files and have systemd read them", files.len()),
-            Self::UnitDirectories { paths } => {
+            Self::UnitPaths { paths } => {
                 f.write_str("leave to systemd:")?;
                 paths.iter().try_for_each(|path| write!(f, " {}", path.display()))
             }
@@ -143,9 +143,9 @@ impl Step {
             Self::Write { path, bytes } => write_all(&[(path.clone(), bytes)]).map(|before| files(before, false)),
             Self::Account { name } => make_account(host, name),
             Self::Units { files } => write_units(host, files),
-            Self::UnitDirectories { paths } => {
+            Self::UnitPaths { paths } => {
                 let absent = paths.iter().filter(|path| path.symlink_metadata().is_err());
-                Ok(Undo::RemoveUnitDirectories(absent.cloned().collect()))
+                Ok(Undo::RemoveUnitPaths(absent.cloned().collect()))
             }
             Self::Enable { units } => enable(host, units),
             Self::Relisten { socket, service } => {

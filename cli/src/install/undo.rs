@@ -32,8 +32,8 @@ pub enum Undo {
     },
     /// Remove an account that was made.
     RemoveAccount(String),
-    /// Remove directories that systemd made for the units' users.
-    RemoveUnitDirectories(Vec<PathBuf>),
+    /// Remove sockets and directories that systemd made.
+    RemoveUnitPaths(Vec<PathBuf>),
     /// Take units out of the boot.
     Disable(Vec<String>),
     /// Stop a unit that did not run.
@@ -64,7 +64,10 @@ impl Undo {
                 Ok(())
             }
             Self::RemoveAccount(name) => Ok(host.commands.run(&Call::new("/usr/sbin/userdel", [name])).map(drop)?),
-            Self::RemoveUnitDirectories(paths) => paths.iter().try_for_each(|path| remove_foreign(host.commands, path)),
+            Self::RemoveUnitPaths(paths) => paths.iter().try_for_each(|path| match path.is_dir() {
+                true => remove_foreign(host.commands, path),
+                false => disk::remove_file(path).map(drop).with_context(|| path.display().to_string()),
+            }),
             Self::Disable(units) => {
                 Ok(host.commands.run(&Call::systemctl(["disable".to_owned()].into_iter().chain(units))).map(drop)?)
             }
