@@ -41,9 +41,6 @@ pub enum LaunchError {
     /// No network but `none` here.
     #[error("network bridge: this helper has no network capability, for it was started by an ordinary user")]
     NoCapability,
-    /// A firewall of the host drops what workers send.
-    #[error("network bridge: {0}")]
-    Blocked(String),
     /// The launcher.
     #[error("launch by the owner's launcher: {0}")]
     Launcher(#[from] LauncherError),
@@ -107,14 +104,9 @@ impl Helper {
         self.net.as_ref()
     }
 
-    /// Whether this uid is an owner, by the rules as they are now. Without rules nobody is.
+    /// Whether this uid is an owner.
     pub fn is_owner(&self, uid: Uid) -> bool {
-        lock(&self.rules).current().is_ok_and(|rules| rules.owner(uid).is_some())
-    }
-
-    /// Whether this uid is an owner, or was not asked about because there are no rules at present.
-    pub fn rules_problem(&self) -> Option<String> {
-        lock(&self.rules).current().err().map(ToString::to_string)
+        lock(&self.rules).is_owner(uid)
     }
 
     /// Reads the rules again.
@@ -296,7 +288,12 @@ impl Helper {
 
     /// Forward chains of the host that drop what workers send, each with the rule to add.
     pub async fn forward_blockers(&self) -> Vec<String> {
-        Vec::new()
+        let Some(net) = &self.net else { return Vec::new() };
+        let found = net.ask(crate::net::Kernel::blockers).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the host's firewall could not be read");
+            Vec::new()
+        });
+        found.into_iter().map(|blocker| format!("{}; allow it by: {}", blocker.what, blocker.remedy)).collect()
     }
 
     /// Rules first, then the ledger: an address is given again only after nothing speaks of it.

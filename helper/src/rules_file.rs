@@ -1,8 +1,10 @@
 //! The rules file on disk: who may write it, when it is read again, what holds while it is bad.
 
 use crate::rules::{Rules, RulesError};
+use crate::words::Uid;
 use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -60,13 +62,22 @@ pub struct RulesFile {
     own_uid: u32,
     read_at: Option<Stamp>,
     rules: Result<Rules, RulesFileError>,
+    /// Who was an owner when the file was good last: they may still look, and detach.
+    owners: BTreeSet<Uid>,
 }
 
 impl RulesFile {
     /// Reads the file for the first time. `own_uid` counts as root does where it is an ordinary user's session.
     pub fn open(path: PathBuf, own_uid: u32) -> Result<Self, RulesFileError> {
         let (rules, stamp) = read(&path, own_uid)?;
-        Ok(Self { path, own_uid, read_at: Some(stamp), rules: Ok(rules) })
+        let owners = rules.owners().map(|owner| owner.uid).collect();
+        Ok(Self { path, own_uid, read_at: Some(stamp), rules: Ok(rules), owners })
+    }
+
+    /// Whether this uid is an owner: by the rules as they are now, or as they were when they were good last.
+    pub fn is_owner(&mut self, uid: Uid) -> bool {
+        let _ = self.current();
+        self.owners.contains(&uid)
     }
 
     /// The rules, read again where the file changed. A file that became bad means no rules at all.
@@ -83,6 +94,7 @@ impl RulesFile {
         match read(&self.path, self.own_uid) {
             Ok((rules, stamp)) => {
                 tracing::info!(path = %self.path.display(), owners = rules.owners().count(), "rules read");
+                self.owners = rules.owners().map(|owner| owner.uid).collect();
                 (self.rules, self.read_at) = (Ok(rules), Some(stamp));
             }
             Err(error) => {
@@ -116,9 +128,9 @@ fn read(path: &Path, own_uid: u32) -> Result<(Rules, Stamp), RulesFileError> {
         let writable = stat.st_mode & WRITABLE_BY_OTHERS != 0 && stat.st_mode & STICKY == 0;
         closed(directory, &stat, writable, own_uid)?;
     }
-    let file =
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty())
-            .map_err(failed(path))?;
+    // `openat`, not `open`: the filter of system calls has but the one.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::empty()).map_err(failed(path))?;
     let stat = rustix::fs::fstat(&file).map_err(failed(path))?;
     let plain = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
     if !plain || stat.st_size as u64 > BYTES_MAX {
@@ -189,9 +201,11 @@ mod tests {
         assert_eq!(rules.current().unwrap().owners().count(), 2);
         std::fs::write(&path, "version = 1\n[owners.alice]\nuid = 0\n").unwrap();
         assert!(rules.current().is_err());
+        assert!(rules.is_owner(Uid(1001)) && !rules.is_owner(Uid(0)), "who was an owner may still look");
         std::fs::remove_file(&path).unwrap();
         assert!(rules.current().is_err());
         std::fs::write(&path, RULES).unwrap();
         assert_eq!(rules.current().unwrap().owners().count(), 1);
+        assert!(!rules.is_owner(Uid(1001)));
     }
 }

@@ -55,7 +55,7 @@ fn invalid(why: impl std::fmt::Display) -> Status {
 impl wire::helper_server::Helper for Service {
     async fn health(&self, request: Request<wire::HealthRequest>) -> Result<Response<wire::HealthReply>, Status> {
         let peer = Peer::of(&request).ok_or_else(not_yours)?;
-        if peer.uid != Uid(0) && !self.helper.is_owner(peer.uid) && self.helper.rules_problem().is_none() {
+        if peer.uid != Uid(0) && !self.helper.is_owner(peer.uid) {
             return Err(not_yours());
         }
         let launcher = if peer.uid == Uid(0) { None } else { self.helper.launchers.of(peer.uid).ok() };
@@ -190,6 +190,9 @@ fn fence_problem(error: FenceError) -> Status {
 
 /// The one place where a failed launch gets its reason and its way out.
 fn launch_problem(error: &LaunchError) -> Problem {
+    if let LaunchError::Net(NetError::Blocked(blocker)) = error {
+        return Problem::new(Reason::Host, error.to_string()).hint(format!("root may allow it: {}", blocker.remedy));
+    }
     let (reason, hint) = match error {
         LaunchError::Refused(refusal) => refusal_reason(refusal),
         LaunchError::NoRules(_) => (Reason::Rules, "root mends the file; the next launch reads it again"),
@@ -197,7 +200,6 @@ fn launch_problem(error: &LaunchError) -> Problem {
             Reason::Host,
             "start it with sudo holdfast session start, or install: sudo holdfast system install --owner U; network none works as it is",
         ),
-        LaunchError::Blocked(_) => (Reason::Host, ""),
         LaunchError::Launcher(LauncherError::Deadline(_)) => {
             (Reason::Deadline, "try again; the host may be overloaded")
         }
@@ -206,7 +208,7 @@ fn launch_problem(error: &LaunchError) -> Problem {
             (Reason::Unavailable, "try again in a moment; the launcher dials in again by itself")
         }
         LaunchError::Net(NetError::PortInUse(_)) => (Reason::PortInUse, "choose another port, or end that program"),
-        LaunchError::Net(NetError::NotOurs(_)) => (Reason::Host, ""),
+        LaunchError::Net(NetError::NotOurs(_) | NetError::Blocked(_)) => (Reason::Host, ""),
         LaunchError::Net(NetError::Busy | NetError::Gone) => (Reason::Unavailable, "try again in a moment"),
         LaunchError::Net(NetError::Deadline) => (Reason::Deadline, "try again"),
         LaunchError::Net(NetError::Kernel { .. }) => (Reason::Host, "holdfast doctor says what this host lacks"),

@@ -1,3 +1,4 @@
+#![allow(clippy::unwrap_used)] // A test says what went wrong by panicking.
 //! Promises of network `bridge`, kept with the real kernel. Needs root; says SKIP otherwise.
 
 mod stage;

@@ -30,9 +30,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_connect,
     // Waiting.
     libc::SYS_epoll_ctl,
-    libc::SYS_epoll_wait,
     libc::SYS_epoll_pwait,
-    libc::SYS_poll,
+    libc::SYS_ppoll,
     libc::SYS_futex,
     libc::SYS_restart_syscall,
     libc::SYS_clock_nanosleep,
@@ -51,6 +50,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_munmap,
     libc::SYS_madvise,
     libc::SYS_brk,
+    // glibc counts processors when a second thread first takes memory.
+    libc::SYS_sched_getaffinity,
     // Itself.
     libc::SYS_getpid,
     libc::SYS_gettid,
@@ -66,12 +67,19 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
+/// Calls that newer architectures have under another name alone.
+#[cfg(target_arch = "x86_64")]
+const ALLOWED_HERE: &[libc::c_long] = &[libc::SYS_epoll_wait, libc::SYS_poll];
+#[cfg(not(target_arch = "x86_64"))]
+const ALLOWED_HERE: &[libc::c_long] = &[];
+
 /// ioctl_ns(2), as in `sys.rs`, and FIONBIO.
 const IOCTLS: [u64; 4] = [0xb701, 0xb703, 0xb704, 0x5421];
 
 /// The filter, compiled.
 pub fn filter() -> Result<BpfProgram, BackendError> {
-    let mut rules: Vec<(libc::c_long, Vec<SeccompRule>)> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: Vec<(libc::c_long, Vec<SeccompRule>)> =
+        ALLOWED.iter().chain(ALLOWED_HERE).map(|call| (*call, Vec::new())).collect();
     let argument_is = |argument, value| -> Result<SeccompRule, BackendError> {
         SeccompRule::new(vec![SeccompCondition::new(argument, Len::Dword, Op::Eq, value)?])
     };

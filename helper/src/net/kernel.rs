@@ -1,5 +1,6 @@
 //! What is done to the kernel, step by step. Decides nothing: what to make comes as values.
 
+use super::blockers::Blocker;
 use super::links::{self, BridgePlan, PairPlan};
 use super::nft::{self, Kind};
 use super::ruleset::{BRIDGES, PUBLISH, PUBLISH_AT, WORKERS};
@@ -11,8 +12,11 @@ use crate::words::{LinkName, Network, Port, Start, Tag, Uid};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 const NETLINK_SOCK_DIAG: i32 = 4;
+/// The host's firewall is read again after this long: it changes seldom, and a launch should not wait for it.
+const BLOCKERS_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// Why a change of the network was not made.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,9 @@ pub enum NetError {
     /// A program of the host listens there.
     #[error("port {} is in use by a program of this host", .0.host)]
     PortInUse(Port),
+    /// A firewall of the host is in the way.
+    #[error("{}", .0.what)]
+    Blocked(Blocker),
     /// The queue is full.
     #[error("the network thread has too much to do")]
     Busy,
@@ -55,6 +62,8 @@ pub struct Kernel {
     inet6: bool,
     /// Our bridges that are up, by name.
     bridges: BTreeMap<LinkName, u32>,
+    /// What was found last, and when.
+    blockers: Option<(Instant, Vec<Blocker>)>,
 }
 
 /// What the kernel holds of ours, after what was half done has been undone.
@@ -78,6 +87,7 @@ impl Kernel {
             diag: open(NETLINK_SOCK_DIAG, "open sock_diag")?,
             inet6: links.iter().any(|link| link.loopback && link.inet6),
             bridges: BTreeMap::new(),
+            blockers: None,
         })
     }
 
@@ -168,6 +178,9 @@ impl Kernel {
         if let Some(port) = taken {
             return Err(NetError::PortInUse(port));
         }
+        if let Some(blocker) = self.blockers()?.into_iter().next() {
+            return Err(NetError::Blocked(blocker));
+        }
         let bridge = match self.bridges.get(&attachment.bridge) {
             Some(index) => *index,
             None => self.make_bridge(attachment, network)?,
@@ -203,6 +216,18 @@ impl Kernel {
         links::up(&mut self.route, index).map_err(at("bring the bridge up"))?;
         self.bridges.insert(name, index);
         self.arrange_uplinks()
+    }
+
+    /// Forward chains of the host that drop what workers send. At most [`BLOCKERS_AGE_MAX`] old.
+    pub fn blockers(&mut self) -> Result<Vec<Blocker>, NetError> {
+        if let Some((at_time, blockers)) = &self.blockers
+            && at_time.elapsed() < BLOCKERS_AGE_MAX
+        {
+            return Ok(blockers.clone());
+        }
+        let blockers = super::blockers::find(&mut self.filter).map_err(at("read the host's firewall"))?;
+        self.blockers = Some((Instant::now(), blockers.clone()));
+        Ok(blockers)
     }
 
     /// Makes forwarding right for the host's links to the outside. Idempotent.

@@ -281,7 +281,7 @@ fn give_address(wire: &mut Wire, index: u32, subnet: Subnet) -> Result<(), WireE
         PushAddrAttrs::new(b)
             .push_local(subnet.gateway().into())
             .push_address(subnet.gateway().into())
-            .push_broadcast(broadcast.into());
+            .push_broadcast(broadcast);
     });
     wire.acknowledged(messages)
 }

@@ -3,6 +3,7 @@
 //! Jobs come by a bounded queue and answer by a oneshot; whoever waits has a deadline. The thread itself
 //! waits only for the kernel, never for anything that an owner holds.
 
+mod blockers;
 mod elements;
 mod kernel;
 mod links;

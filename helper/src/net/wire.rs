@@ -167,7 +167,7 @@ pub struct Wire {
 
 /// Opens a netlink socket of one protocol, bound, listening to `groups` (a bit mask, `1 << (group - 1)`).
 pub fn open(protocol: i32, groups: u32, flags: SocketFlags) -> Result<OwnedFd, WireError> {
-    let protocol = u32::try_from(protocol).ok().and_then(|p| rustix::net::RawProtocol::new(p));
+    let protocol = u32::try_from(protocol).ok().and_then(rustix::net::RawProtocol::new);
     let flags = flags | SocketFlags::CLOEXEC;
     let kind = SocketType::RAW;
     let protocol = protocol.map(rustix::net::Protocol::from_raw);

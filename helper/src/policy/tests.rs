@@ -116,7 +116,9 @@ fn a_chosen_port_is_free_granted_and_not_one_that_was_named() {
     let permit = judge(&asked, &rules, &ledger).unwrap();
     let hosts: Vec<u16> = permit.attachment().unwrap().ports.iter().map(|port| port.host).collect();
     assert_eq!(hosts, [40003, 40001]);
-    assert!(permit.chose(&permit.attachment().unwrap().ports[0]) && !permit.chose(&permit.attachment().unwrap().ports[1]));
+    assert!(
+        permit.chose(&permit.attachment().unwrap().ports[0]) && !permit.chose(&permit.attachment().unwrap().ports[1])
+    );
     asked.avoid.insert((Proto::Tcp, 40003));
     let error = judge(&asked, &rules, &ledger).unwrap_err();
     assert_eq!(error.to_string(), "rule ports of owner alice: no tcp port of [\"40000-40003\"] is free");
@@ -127,10 +129,7 @@ fn quotas_hold_per_owner_and_come_back() {
     let (rules, mut ledger) = (rules("workers_max = 2\nports_max = 3"), Ledger::default());
     launched(&mut ledger, &rules, &request(ALICE, 1, &[(8001, "0.0.0.0"), (8002, "0.0.0.0")])).unwrap();
     let ports = judge(&request(ALICE, 2, &[(8003, "0.0.0.0"), (8004, "0.0.0.0")]), &rules, &ledger).unwrap_err();
-    assert_eq!(
-        ports.to_string(),
-        "rule ports_max of owner alice: 2 are attached and 2 asked for, at most 3 may be"
-    );
+    assert_eq!(ports.to_string(), "rule ports_max of owner alice: 2 are attached and 2 asked for, at most 3 may be");
     launched(&mut ledger, &rules, &request(ALICE, 2, &[(8003, "0.0.0.0")])).unwrap();
     let workers = judge(&request(ALICE, 3, &[]), &rules, &ledger).unwrap_err();
     assert!(matches!(workers, Refusal::Quota { rule: "workers_max", used: 2, asked: 1, max: 2, .. }));

@@ -1,3 +1,4 @@
+#![allow(dead_code, clippy::unwrap_used)] // Each test uses its part, and says what went wrong by panicking.
 //! A host in miniature: a network namespace of its own, an outside behind it, the real helper in it as an
 //! unprivileged user with its two capabilities, and an owner whose launcher and daemon the test plays.
 
@@ -62,8 +63,6 @@ pub enum Manner {
     NoNetns,
     FailsToPrepare,
     FailsToRelease,
-    /// The shim's namespace is gone before the link is made.
-    DiesEarly,
 }
 
 pub struct Worker {
@@ -164,6 +163,13 @@ impl Stage {
         self.helper = Some(child.spawn().unwrap());
     }
 
+    /// Starts another helper beside the one that runs, and returns the older one.
+    pub fn replace_helper(&mut self) -> Child {
+        let older = self.helper.take().unwrap();
+        self.start_helper();
+        older
+    }
+
     /// What the helper said before it ended by itself.
     pub fn helper_refusal(&mut self) -> String {
         let mut child = self.helper.take().unwrap();
@@ -182,15 +188,6 @@ impl Stage {
         let mut child = self.helper.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-    }
-
-    pub fn helper_said(&mut self) -> String {
-        let mut child = self.helper.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let mut text = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        text
     }
 
     /// Runs calls as the owner's daemon.
@@ -425,7 +422,7 @@ fn serve_launcher(
         match word {
             FromHelper::Prepare { seq, .. } if how == Manner::FailsToPrepare => send(socket, &failed(seq), &[]),
             FromHelper::Prepare { seq, worker, .. } => {
-                let mut made = make_worker(if how == Manner::ForeignNetns { STRANGER_UID } else { OWNER_UID });
+                let made = make_worker(if how == Manner::ForeignNetns { STRANGER_UID } else { OWNER_UID });
                 let shim_pid = made.pid();
                 let pidfd = rustix::process::pidfd_open(
                     rustix::process::Pid::from_raw(shim_pid as i32).unwrap(),
@@ -438,9 +435,6 @@ fn serve_launcher(
                     _ => None,
                 };
                 let netns = other.as_ref().unwrap_or(&made.netns);
-                if how == Manner::DiesEarly {
-                    made.child.kill().unwrap();
-                }
                 send(socket, &FromLauncher::Prepared { seq, shim_pid }, &[netns.as_fd(), pidfd.as_fd()]);
                 names.insert(seq, worker.clone());
                 workers.lock().unwrap().insert(worker, made);
@@ -473,6 +467,7 @@ fn make_worker(uid: u32) -> Worker {
         .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups"])
         .args(["unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo up; exec sleep 1000"])
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut line = String::new();
