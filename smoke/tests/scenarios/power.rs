@@ -2,7 +2,7 @@
 
 use crate::on_installed;
 use anyhow::ensure;
-use holdfast_smoke::{Host, Result, scaled, until};
+use holdfast_smoke::{Host, Result, UNITS, scaled, until};
 use std::time::Duration;
 
 #[test]
@@ -30,8 +30,8 @@ fn a_start_of_the_units_needs_no_order_and_no_owner_at_hand() -> Result {
         let census = holdfast_smoke::Census::take(host)?;
         // As after an isolate, or an administrator's broad stop: the sockets bring back what is asked for.
         // A start that a caller asks for meanwhile cancels the stop of that unit, and that is as good.
-        let _ = host.root().run("systemctl stop 'holdfast*.service'")?;
-        census.must_hold(host, "a stop of all services, by the sockets alone")?;
+        let _ = host.root().run(&format!("systemctl stop {}", UNITS.join(" ")))?;
+        census.must_hold(host, "a stop of all three, by the sockets alone")?;
         ensure!(host.alice().holdfast("status")?.code == 0);
         Ok(())
     })
