@@ -6,8 +6,8 @@ mod shutdown;
 use crate::exit::{self, Stop};
 use crate::install::apply;
 use crate::install::command::{Call, Commands, HostCommands};
-use crate::install::facts;
-use crate::install::plan::{self, Request};
+use crate::install::facts::{self, Facts};
+use crate::install::plan::{self, Plan, Request};
 use crate::install::record::{Account, Installed};
 use crate::install::remove::{self, Removal};
 use crate::install::step::{Host, Step};
@@ -121,17 +121,22 @@ fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyh
     let account = owner_account(args.owner.as_deref())?;
     let ports = args.ports.as_deref().map(rules::parse_ports).transpose().map_err(|e| Stop::usage(e.to_string()))?;
     let folder = open_folder(args.from.as_deref())?;
-    // Without systemd nothing else is worth a word.
-    let _lock = if args.dry_run { None } else { Some(lock(layout)?) };
-    let facts = facts::gather(layout, commands, &folder, account)?;
     let request = Request { ports: ports.unwrap_or_default(), now: jiff::Timestamp::now() };
-    let plan = plan::plan(&facts, &request, layout).map_err(|refusal| Stop::refused(refusal.to_string()))?;
+    let decide = || -> anyhow::Result<(Facts, Plan)> {
+        let facts = facts::gather(layout, commands, &folder, account.clone())?;
+        let plan = plan::plan(&facts, &request, layout).map_err(|refusal| Stop::refused(refusal.to_string()))?;
+        Ok((facts, plan))
+    };
+    let (_, plan) = decide()?;
     if args.dry_run {
         for (index, step) in plan.steps.iter().enumerate() {
             out::line(&format!("{:>3}. {step}", index + 1))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
+    // A refusal leaves not even a lock behind; what was found before the lock may have changed since.
+    let _lock = lock(layout)?;
+    let (facts, plan) = decide()?;
     let host = Host { layout, commands, folder: &folder, ready_max: ready::READY_MAX };
     apply::apply(&plan.steps, &host, &mut announce)?;
     show::installed(layout, &facts.account.name, &plan.installed, folder.has_signature())?;

@@ -1,5 +1,7 @@
 //! Directives of the units that are fixed: what keeps workers alive, and what each program may do.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
