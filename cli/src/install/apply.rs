@@ -1,6 +1,5 @@
 //! Applies a plan: all of it, or nothing.
 
-use super::command::Call;
 use super::step::{Host, Interrupted, Step};
 use super::undo::Undo;
 use nix::sys::signal::{SigSet, Signal};
@@ -72,9 +71,9 @@ fn revert(done: Vec<(String, Undo)>, host: &Host) -> Vec<String> {
         }
     }
     // The first that was restarted is the first to be so again.
-    for unit in last.iter().rev() {
-        if let Err(error) = host.commands.run(&Call::systemctl(["restart", unit])) {
-            left.push(format!("restart {unit} as it was: {error}"));
+    for again in last.iter().rev() {
+        if let Err(error) = again.apply(host.commands) {
+            left.push(format!("{again:?} as it was: {error:#}"));
         }
     }
     left

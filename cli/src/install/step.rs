@@ -1,9 +1,9 @@
 //! One step of a plan: it describes, applies and reverts itself. Install and update are made of these.
 
-use super::command::{Call, Commands};
+use super::command::{Call, CallError, Commands};
 use super::disk::{self, Change};
 use super::ready;
-use super::undo::{Undo, put_back};
+use super::undo::{Again, Undo, put_back};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -149,10 +149,11 @@ impl Step {
             }
             Self::Enable { units } => enable(host, units),
             Self::Relisten { socket, service } => {
-                for (verb, unit) in [("stop", service), ("restart", socket), ("start", service)] {
-                    host.commands.run(&Call::systemctl([verb, unit]))?;
+                let undo = Undo::Last(vec![Again::Relisten(socket.clone(), service.clone())]);
+                match relisten(host.commands, socket, service) {
+                    Ok(()) => Ok(undo),
+                    Err(error) => Err(Interrupted { undo, cause: error.into() }.into()),
                 }
-                Ok(Undo::RestartLast(vec![socket.clone(), service.clone()]))
             }
             Self::Start { unit } => match host.commands.run(&Call::systemctl(["start", unit])) {
                 Ok(_) => Ok(Undo::Stop(unit.clone())),
@@ -160,7 +161,7 @@ impl Step {
                 Err(error) => Err(failed_unit(host, unit, error.into())),
             },
             Self::Restart { unit } => {
-                let undo = Undo::RestartLast(vec![unit.clone()]);
+                let undo = Undo::Last(vec![Again::Restart(unit.clone())]);
                 match host.commands.run(&Call::systemctl(["restart", unit])) {
                     Ok(_) => Ok(undo),
                     Err(error) => Err(Interrupted { undo, cause: error.into() }.into()),
@@ -249,6 +250,17 @@ fn make_account(host: &Host, name: &str) -> anyhow::Result<Undo> {
     let conf = conf.to_str().context("a path that is not UTF-8")?;
     host.commands.run(&Call::new("/usr/bin/systemd-sysusers", [conf]))?;
     Ok(Undo::RemoveAccount(name.to_owned()))
+}
+
+/// Binds a listener anew. Both are stopped in one go: a caller who waits would else start the service between them,
+/// and a listener whose service runs cannot be started.
+///
+/// # Errors
+/// Where one of them does not start.
+pub fn relisten(commands: &dyn Commands, socket: &str, service: &str) -> Result<(), CallError> {
+    commands.run(&Call::systemctl(["stop", socket, service]))?;
+    commands.run(&Call::systemctl(["start", socket]))?;
+    commands.run(&Call::systemctl(["start", service])).map(drop)
 }
 
 /// Enables what is not enabled yet.

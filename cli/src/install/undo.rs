@@ -4,7 +4,7 @@ use super::command::{Call, Commands, SYSTEMCTL_MAX};
 use super::disk;
 use super::network;
 use super::plan::HELPER_UNIT;
-use super::step::{FILE_MODE, Host};
+use super::step::{FILE_MODE, Host, relisten};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -38,8 +38,31 @@ pub enum Undo {
     Disable(Vec<String>),
     /// Stop a unit that did not run.
     Stop(String),
-    /// Restart a unit once everything else is as before.
-    RestartLast(Vec<String>),
+    /// Bring units back once everything else is as before.
+    Last(Vec<Again>),
+}
+
+/// How a unit comes back as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Again {
+    /// By a restart.
+    Restart(String),
+    /// A listener and its service, bound anew.
+    Relisten(String, String),
+}
+
+impl Again {
+    /// Does it.
+    ///
+    /// # Errors
+    /// Where a unit does not come back.
+    pub fn apply(&self, commands: &dyn Commands) -> anyhow::Result<()> {
+        match self {
+            Self::Restart(unit) => commands.run(&Call::systemctl(["restart", unit])).map(drop)?,
+            Self::Relisten(socket, service) => relisten(commands, socket, service)?,
+        }
+        Ok(())
+    }
 }
 
 impl Undo {
@@ -47,7 +70,7 @@ impl Undo {
     ///
     /// # Errors
     /// Where something is left; the caller goes on with the other steps.
-    pub fn apply(self, host: &Host, last: &mut Vec<String>) -> anyhow::Result<()> {
+    pub fn apply(self, host: &Host, last: &mut Vec<Again>) -> anyhow::Result<()> {
         match self {
             Self::Nothing => Ok(()),
             Self::RemoveDirectory(path) => remove_directory(&path),
@@ -82,7 +105,7 @@ impl Undo {
                 }
                 Ok(())
             }
-            Self::RestartLast(units) => {
+            Self::Last(units) => {
                 last.extend(units);
                 Ok(())
             }
