@@ -191,7 +191,7 @@ impl Helper {
     ) -> Result<Launched, LaunchError> {
         let start = permit.start();
         let orders = sealed(orders)?;
-        let call = call.insert(self.launchers.of(start.owner)?.call());
+        let call = call.insert(self.launchers.awaited(start.owner).await?.call());
         let (seq, worker, generation) = (call.seq(), start.worker.to_string(), start.generation.0);
         call.say(&FromHelper::Prepare { seq, epoch: epoch.0, worker, generation }, Some(orders.as_fd())).await?;
         drop(orders);
@@ -234,6 +234,7 @@ impl Helper {
     /// In reverse: the shim first, so that nothing of it uses what is taken back.
     async fn undo(self: Arc<Self>, permit: &Permit, call: Option<Call>) {
         if let Some(mut call) = call
+            && !call.is_over()
             && call.say(&FromHelper::Abort { seq: call.seq() }, None).await.is_ok()
         {
             // Prepared may still be on its way, before Failed.

@@ -75,6 +75,7 @@ pub enum Answer {
 #[derive(Debug, Default)]
 pub struct Launchers {
     connected: Mutex<BTreeMap<Uid, Arc<Connection>>>,
+    dialled: Notify,
 }
 
 /// One launcher's connection.
@@ -102,6 +103,19 @@ impl Launchers {
     /// The launcher of one owner.
     pub fn of(&self, owner: Uid) -> Result<Arc<Connection>, LauncherError> {
         lock(&self.connected).get(&owner).cloned().ok_or(LauncherError::Absent)
+    }
+
+    /// As [`Launchers::of`], or the one that dials in soon: launchers redial by themselves after a helper's start.
+    pub async fn awaited(&self, owner: Uid) -> Result<Arc<Connection>, LauncherError> {
+        let deadline = tokio::time::Instant::now() + DIALS_WITHIN;
+        loop {
+            // Before the look, so that one who comes between the two is not missed.
+            let dialled = self.dialled.notified();
+            if let Ok(connection) = self.of(owner) {
+                return Ok(connection);
+            }
+            tokio::time::timeout_at(deadline, dialled).await.map_err(|_| LauncherError::Absent)?;
+        }
     }
 
     /// Accepts launchers until the listener fails. `is_owner` says whose are taken; others are closed without a word.
@@ -142,6 +156,7 @@ impl Launchers {
         if let Some(older) = lock(&self.connected).insert(owner, Arc::clone(&connection)) {
             older.close();
         }
+        self.dialled.notify_waiters();
         connection.read_until_closed().await;
         connection.close();
         let mut connected = lock(&self.connected);
@@ -174,6 +189,7 @@ pub struct Call {
     seq: u64,
     answers: mpsc::Receiver<Answer>,
     closed: watch::Receiver<bool>,
+    over: bool,
 }
 
 impl Connection {
@@ -194,7 +210,7 @@ impl Connection {
         state.last_seq += 1;
         let seq = state.last_seq;
         state.waiting.insert(seq, answer);
-        Call { connection: Arc::clone(self), seq, answers, closed: self.closed.subscribe() }
+        Call { connection: Arc::clone(self), seq, answers, closed: self.closed.subscribe(), over: false }
     }
 
     fn close(&self) {
@@ -265,6 +281,11 @@ impl Call {
         self.seq
     }
 
+    /// Whether the launcher has said that nothing is left of this launch.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// Says one word of this launch, with at most one descriptor.
     pub async fn say(&self, word: &FromHelper, descriptor: Option<BorrowedFd<'_>>) -> Result<(), LauncherError> {
         self.connection.send(word, descriptor).await
@@ -280,7 +301,10 @@ impl Call {
             }
         };
         match timeout(within, next).await {
-            Ok(Ok(Answer::Failed(failure))) => Err(LauncherError::Failed(shown(failure))),
+            Ok(Ok(Answer::Failed(failure))) => {
+                self.over = true;
+                Err(LauncherError::Failed(shown(failure)))
+            }
             Ok(outcome) => outcome,
             Err(_) => Err(LauncherError::Deadline(what)),
         }

@@ -14,6 +14,7 @@ mod ledger;
 mod lock;
 mod net;
 mod netns;
+mod notify;
 mod peer;
 mod policy;
 mod rules;

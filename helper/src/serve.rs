@@ -7,6 +7,7 @@ use crate::ledger::Ledger;
 use crate::net::watch::{self, Event, Watch};
 use crate::net::{Kernel, Net};
 use crate::netns;
+use crate::notify;
 use crate::peer::Callers;
 use crate::rules_file::RulesFile;
 use crate::service::Service;
@@ -111,7 +112,7 @@ async fn serve_calls(
         .add_service(service)
         .serve_with_incoming_shutdown(Callers::new(calls), async move { stopped.notified().await });
     tokio::pin!(server);
-    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    notify::ready();
     tracing::info!(version = holdfast_proto::VERSION, "serving");
     let ended = tokio::select! {
         ended = &mut server => ended,
@@ -119,7 +120,7 @@ async fn serve_calls(
         _ = interrupt.recv() => Ok(()),
     };
     ended.map_err(|error| StartError::Step { step: "serve", source: std::io::Error::other(error) })?;
-    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    notify::say(NotifyState::Stopping);
     stopping.notify_one();
     if timeout(DRAIN, server).await.is_err() {
         tracing::info!("connections that did not end by themselves are dropped");
@@ -169,7 +170,7 @@ async fn feed_watchdog(helper: Arc<Helper>) {
             None => true,
         };
         if answers {
-            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+            notify::say(NotifyState::Watchdog);
         }
     }
 }

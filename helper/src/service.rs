@@ -203,7 +203,7 @@ fn launch_problem(error: &LaunchError) -> Problem {
         LaunchError::Launcher(LauncherError::Deadline(_)) => {
             (Reason::Deadline, "try again; the host may be overloaded")
         }
-        LaunchError::Launcher(LauncherError::Failed(_)) => (Reason::Host, ""),
+        LaunchError::Launcher(LauncherError::Failed(failure)) => (Reason::Host, failure_hint(failure)),
         LaunchError::Launcher(_) => {
             (Reason::Unavailable, "try again in a moment; the launcher dials in again by itself")
         }
@@ -216,6 +216,22 @@ fn launch_problem(error: &LaunchError) -> Problem {
         LaunchError::Orders(_) => (Reason::NoSpace, "try again; the host may be short of memory"),
     };
     Problem::new(reason, error.to_string()).hint(hint)
+}
+
+/// What a host lacks where its kernel gives no namespaces (clone(2), user_namespaces(7)).
+fn failure_hint(failure: &Failure) -> &'static str {
+    match (failure.step.as_str(), failure.errno) {
+        ("clone3", libc::ENOSPC | libc::EUSERS) => {
+            "user namespaces are off or used up on this host: root raises user.max_user_namespaces by sysctl"
+        }
+        ("clone3", libc::EPERM) => {
+            "an ordinary user may not make a user namespace here: see kernel.unprivileged_userns_clone, AppArmor, and the filters of holdfast-launcher@.service"
+        }
+        ("clone3", libc::ENOSYS) => {
+            "clone3 is blocked, by which a user namespace is made: lift the system-call filter that does it"
+        }
+        _ => "holdfast doctor says what this host lacks",
+    }
 }
 
 fn refusal_reason(refusal: &Refusal) -> (Reason, &'static str) {

@@ -63,6 +63,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_sigaltstack,
     libc::SYS_tgkill,
+    // No call at all: what is left of one that a tracer took away, as tests inject faults. It does nothing.
+    u32::MAX as libc::c_long,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];

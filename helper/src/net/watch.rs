@@ -64,13 +64,17 @@ impl Watch {
                         return Ok(events);
                     }
                 }
-                Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
-                    return Ok(vec![Event::Lost]);
-                }
+                Err(error) if is_passing(&error) => return Ok(vec![Event::Lost]),
                 Err(error) => return Err(error),
             }
         }
     }
+}
+
+/// Told too much at once, or short of memory for a moment: the socket is as good as before.
+fn is_passing(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::NOBUFS | Errno::NOMEM | Errno::INTR))
 }
 
 fn read(datagram: &[u8]) -> impl Iterator<Item = Event> + '_ {

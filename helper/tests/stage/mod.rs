@@ -48,6 +48,8 @@ pub struct Stage {
     sockets: (OwnedFd, OwnedFd),
     pub workers: Arc<Mutex<BTreeMap<String, Worker>>>,
     pub manner: Arc<Mutex<Manner>>,
+    /// More for the helper's environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// How the fake launcher behaves.
@@ -118,8 +120,16 @@ impl Stage {
             listener(&root.join("run/holdfast/helper.sock"), SocketType::STREAM),
             listener(&root.join("run/holdfast/launch.sock"), SocketType::SEQPACKET),
         );
-        let stage =
-            Self { root, host, outside, helper: None, sockets, workers: Arc::default(), manner: Arc::default() };
+        let stage = Self {
+            root,
+            host,
+            outside,
+            helper: None,
+            sockets,
+            workers: Arc::default(),
+            manner: Arc::default(),
+            environment: Vec::new(),
+        };
         stage.write_rules("");
         stage
     }
@@ -145,7 +155,12 @@ impl Stage {
         );
         let (calls, launchers) = (self.sockets.0.as_raw_fd(), self.sockets.1.as_raw_fd());
         let mut child = Command::new("sh");
-        child.args(["-c", &command]).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).stderr(Stdio::piped());
+        child
+            .args(["-c", &command])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(self.environment.clone())
+            .stderr(Stdio::piped());
         // SAFETY: only async-signal-safe calls between fork and exec.
         unsafe {
             child.pre_exec(move || {
@@ -179,6 +194,10 @@ impl Stage {
         text
     }
 
+    pub fn helper_ends(&mut self) -> std::process::ExitStatus {
+        self.helper.take().unwrap().wait().unwrap()
+    }
+
     pub fn helper_pid(&self) -> u32 {
         self.helper.as_ref().unwrap().id()
     }
@@ -198,6 +217,28 @@ impl Stage {
         self.caller(OWNER_UID, calls)
     }
 
+    /// The same where the connection itself may fail.
+    pub fn try_owner<T: Send + 'static, F: Future<Output = T>>(
+        &self,
+        calls: impl FnOnce(HelperClient<Channel>) -> F + Send + 'static,
+    ) -> Option<T> {
+        let path = self.root.join("run/holdfast/helper.sock");
+        let called = std::thread::spawn(move || {
+            become_uid(OWNER_UID);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
+                let client = HelperClient::new(endpoint.connect().await.ok()?);
+                tokio::time::timeout(Duration::from_secs(30), calls(client)).await.ok()
+            })
+        });
+        called.join().unwrap()
+    }
+
+    pub fn helper_lives(&mut self) -> bool {
+        self.helper.as_mut().unwrap().try_wait().unwrap().is_none()
+    }
+
     /// Runs calls as some user.
     pub fn caller<T: Send + 'static, F: Future<Output = T>>(
         &self,
@@ -210,7 +251,8 @@ impl Stage {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
-                calls(HelperClient::new(endpoint.connect().await.unwrap())).await
+                let called = async { calls(HelperClient::new(endpoint.connect().await.unwrap())).await };
+                tokio::time::timeout(Duration::from_secs(30), called).await.expect("the helper does not answer")
             })
         })
         .join()
