@@ -14,7 +14,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for a paused shim, on a host under load.
 const PREPARE: Duration = Duration::from_secs(15);
@@ -190,22 +190,33 @@ impl Helper {
         call: &mut Option<Call>,
     ) -> Result<Launched, LaunchError> {
         let start = permit.start();
+        let began = Instant::now();
         let orders = sealed(orders)?;
         let call = call.insert(self.launchers.awaited(start.owner).await?.call());
         let (seq, worker, generation) = (call.seq(), start.worker.to_string(), start.generation.0);
         call.say(&FromHelper::Prepare { seq, epoch: epoch.0, worker, generation }, Some(orders.as_fd())).await?;
         drop(orders);
         // The rules are laid while the launcher forks: each takes about as long as the other.
-        let (bridge, prepared) = tokio::join!(self.admit(permit, network), call.answer("prepare", PREPARE));
+        let (admitted, prepared) =
+            tokio::join!(async { (self.admit(permit, network).await, began.elapsed()) }, async {
+                (call.answer("prepare", PREPARE).await, began.elapsed())
+            });
+        let ((bridge, admitted), (prepared, prepared_at)) = (admitted, prepared);
         let (bridge, prepared) = (bridge?, prepared?);
         let Answer::Prepared { shim_pid, netns } = prepared else {
             return Err(LauncherError::Nonsense("released before it was let go").into());
         };
         let netns = netns::checked(netns, start.owner, self.host_netns)?;
+        let before_wire = began.elapsed();
         let wiring = self.wire(permit, bridge, netns).await?;
+        let wired = began.elapsed() - before_wire;
         call.say(&FromHelper::Release { seq, wiring }, None).await?;
         match call.answer("release", RELEASE).await? {
-            Answer::Released => Ok(Launched { shim_pid, attachment: permit.attachment().cloned() }),
+            Answer::Released => {
+                let total = began.elapsed();
+                tracing::info!(%start, shim_pid, ?admitted, prepared = ?prepared_at, ?wired, ?total, "launched");
+                Ok(Launched { shim_pid, attachment: permit.attachment().cloned() })
+            }
             Answer::Prepared { .. } | Answer::Failed(_) => Err(LauncherError::Nonsense("prepared twice").into()),
         }
     }

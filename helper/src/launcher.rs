@@ -18,9 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
+/// How long a launch waits for a launcher that is away; they redial every few tenths of a second.
+const DIALS_WITHIN: Duration = Duration::from_secs(2);
 /// Longest wait for the first word of a new connection.
 const DIAL_SECS_MAX: u64 = 5;
 /// Longest wait for room to send: a launcher that does not read is as good as none.

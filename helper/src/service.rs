@@ -8,6 +8,7 @@ use crate::net::NetError;
 use crate::peer::Peer;
 use crate::policy::{AskedPort, LaunchRequest, Refusal};
 use crate::words::{Port, Start, Uid};
+use holdfast_launcher::launch::Failure;
 use holdfast_proto::VERSION;
 use holdfast_proto::helper as wire;
 use holdfast_proto::problem::{Problem, Reason};

@@ -45,3 +45,83 @@ fn a_published_port_answers_locally_and_from_outside_with_the_true_client_and_is
     eventually("rules gone", || !stage.ruleset().contains("10.88."));
     eventually("links gone", || stage.our_links().is_empty() || stage.our_links() == ["hf0000985ab1"]);
 }
+
+#[test]
+fn workers_of_one_network_reach_each_other_and_nobody_speaks_by_another_address() {
+    if skip() {
+        return;
+    }
+    let mut stage = Stage::new();
+    stage.start_helper();
+    stage.start_launcher();
+    for (worker, ports) in [(1, &[("tcp", 8080, 80)][..]), (2, &[])] {
+        let request = launch_request(worker, ports);
+        stage.owner(|mut c| async move { c.launch(request).await.unwrap() });
+    }
+    let workers = stage.workers.lock().unwrap();
+    let (one, two) = (&workers["0000000000000001"], &workers["0000000000000002"]);
+    serve_peer_names(one, 80);
+    assert_eq!(ask(&inside(two), "10.88.0.2", 80), "10.88.0.3", "directly");
+    assert_ne!(ask(&inside(two), "192.0.2.1", 8080), "timeout", "by the published port");
+    let outside = format!("ip netns exec {}", stage.outside);
+    serve_peer_names_in(&outside, 9000);
+    assert_eq!(ask(&inside(two), "192.0.2.2", 9000), "192.0.2.1");
+    // An address that it was not given, a loopback address, and the loopback of the host by route_localnet.
+    run(&format!("{} ip addr add 10.88.0.99/22 dev eth0", inside(two)));
+    let spoof = |source: &str, to: &str, port: u16| {
+        let program = format!(
+            "import socket\ns=socket.socket();s.settimeout(1)\ntry:\n s.bind((\"{source}\",0));s.connect((\"{to}\",{port}));print(\"reached\")\nexcept OSError as e: print(\"not\")"
+        );
+        run(&format!("{} python3 -c '{program}'", inside(two))).trim().to_owned()
+    };
+    assert_eq!(spoof("10.88.0.3", "192.0.2.2", 9000), "reached");
+    assert_eq!(spoof("10.88.0.99", "192.0.2.2", 9000), "not");
+    serve_peer_names_in(&format!("ip netns exec {}", stage.host), 7000);
+    run(&format!(
+        "{n} sh -c 'echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet; ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.0/8 via 10.88.0.1 dev eth0'",
+        n = inside(two)
+    ));
+    assert_eq!(ask(&inside(two), "127.0.0.1", 7000), "timeout", "the host's loopback");
+    assert_eq!(ask(&inside(two), "127.0.0.1", 8080), "timeout", "the host's loopback, published");
+    // 169.254.0.0/16 is closed, though the host routes it.
+    run(&format!(
+        "ip -n {} addr add 169.254.169.254/32 dev lo; ip -n {} route add 169.254.169.254 via 192.0.2.2",
+        stage.outside, stage.host
+    ));
+    assert_eq!(ask(&format!("ip netns exec {}", stage.host), "169.254.169.254", 9000), "192.0.2.1");
+    assert_eq!(ask(&inside(two), "169.254.169.254", 9000), "timeout", "metadata services");
+    drop(workers);
+    end_servers();
+}
+
+#[test]
+fn the_host_becomes_no_router() {
+    if skip() {
+        return;
+    }
+    let mut stage = Stage::new();
+    // Another network behind the host, reachable from it.
+    let lan = format!("{}l", stage.host);
+    run(&format!(
+        "ip netns add {lan} && ip link add name lan0 netns {h} type veth peer name eth0 netns {lan} \
+         && ip -n {h} addr add 198.51.100.1/24 dev lan0 && ip -n {h} link set lan0 up \
+         && ip -n {lan} addr add 198.51.100.2/24 dev eth0 && ip -n {lan} link set eth0 up && ip -n {lan} link set lo up \
+         && ip -n {lan} route add default via 198.51.100.1 && ip -n {o} route add 198.51.100.0/24 via 192.0.2.1",
+        h = stage.host,
+        o = stage.outside
+    ));
+    stage.start_helper();
+    stage.start_launcher();
+    let request = launch_request(1, &[]);
+    stage.owner(|mut c| async move { c.launch(request).await.unwrap() });
+    let (inner, outside) = (format!("ip netns exec {lan}"), format!("ip netns exec {}", stage.outside));
+    serve_peer_names_in(&inner, 9000);
+    let worker = inside(&stage.workers.lock().unwrap()["0000000000000001"]);
+    assert_eq!(ask(&worker, "198.51.100.2", 9000), "198.51.100.1", "the worker may");
+    assert_eq!(ask(&outside, "198.51.100.2", 9000), "timeout", "others may not");
+    // An administrator who switches forwarding on for everybody gets it.
+    stage.in_host("echo 1 > /proc/sys/net/ipv4/ip_forward");
+    eventually("the host routes", || ask(&outside, "198.51.100.2", 9000) == "192.0.2.2");
+    end_servers();
+    run(&format!("ip netns del {lan}"));
+}

@@ -365,10 +365,12 @@ pub fn serve_peer_names_in(prefix: &str, port: u16) {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "up\n");
-    KILLED_AT_END.lock().unwrap().push(Reaped(child));
+    KILLED_AT_END.with_borrow_mut(|all| all.push(Reaped(child)));
 }
 
-static KILLED_AT_END: Mutex<Vec<Reaped>> = Mutex::new(Vec::new());
+thread_local! {
+    static KILLED_AT_END: std::cell::RefCell<Vec<Reaped>> = const { std::cell::RefCell::new(Vec::new()) };
+}
 struct Reaped(Child);
 impl Drop for Reaped {
     fn drop(&mut self) {
@@ -378,7 +380,7 @@ impl Drop for Reaped {
 
 /// Ends the programs of [`serve_peer_names`].
 pub fn end_servers() {
-    KILLED_AT_END.lock().unwrap().clear();
+    KILLED_AT_END.with_borrow_mut(Vec::clear);
 }
 
 /// Connects from inside a namespace and returns what is said, or "refused", or "timeout".
