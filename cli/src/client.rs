@@ -28,6 +28,8 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 pub const ANSWER_MAX: Duration = Duration::from_secs(8);
 /// Longest absence of a daemon that a verb sits out.
 const AWAY_MAX: Duration = Duration::from_secs(30);
+/// How often a question is put again to a daemon that came back.
+const ASKED_AGAIN_MAX: u32 = 5;
 /// Pause between two attempts meanwhile.
 const AWAY_PAUSE: Duration = Duration::from_millis(50);
 /// A daemon that answers no ping for so long while a stream is open is gone.
@@ -91,6 +93,24 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// Asks what changes nothing: where the daemon goes away over it, its successor is asked.
+    ///
+    /// # Errors
+    /// As [`answer`], and [`CallError::NoDaemon`] where none comes back.
+    pub async fn ask<T>(
+        &self,
+        call: impl AsyncFn(DaemonClient<Channel>) -> Result<Response<T>, Status>,
+    ) -> Result<T, CallError> {
+        let mut outcome = answer(ANSWER_MAX, call(self.rpc.clone())).await;
+        for _ in 0..ASKED_AGAIN_MAX {
+            if !matches!(outcome, Err(CallError::Lost)) {
+                break;
+            }
+            outcome = answer(ANSWER_MAX, call(self.again().await?.rpc)).await;
+        }
+        outcome
+    }
+
     /// Waits until a daemon answers again: it was killed, or is being updated.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ const DETACH_WITHIN: Duration = Duration::from_secs(5);
 const ASK_WITHIN: Duration = Duration::from_secs(1);
 /// How long a launch waits for a helper that is away.
 const AWAY_WITHIN: Duration = Duration::from_secs(5);
+/// Questions in a row without an answer, after which a helper counts as away; each takes up to two seconds.
+const SILENT_MAX: u32 = 3;
 /// Wait between two tries, doubled up to the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -104,10 +106,25 @@ impl Helper {
             return Err(LaunchError::Refused(self.away()));
         }
         let mut client = self.client.clone();
-        match within(LAUNCH_WITHIN, client.launch(request)).await {
+        let outcome = tokio::select! {
+            biased;
+            outcome = within(LAUNCH_WITHIN, client.launch(request)) => outcome,
+            () = self.vanished() => Err(Status::unavailable("the helper is away")),
+        };
+        match outcome {
             Ok(reply) => Ok(reply.into_inner()),
             Err(status) if !status.details().is_empty() => Err(LaunchError::Refused(Problem::from_status(&status))),
             Err(status) => Err(LaunchError::Unknown(self.problem(&status))),
+        }
+    }
+
+    /// Answers once the helper has not answered several times in a row. Its listener is systemd's and takes a call
+    /// also while no helper lives to read it, so a call that waits says nothing of that.
+    async fn vanished(&self) {
+        let mut silent = 0;
+        while silent < SILENT_MAX {
+            tokio::time::sleep(ASK_WITHIN).await;
+            silent = if self.health().await.is_ok() { 0 } else { silent + 1 };
         }
     }
 

@@ -16,14 +16,14 @@ pub mod problem;
 
 /// The daemon's contract, generated from `schema/daemon.proto`.
 #[cfg(feature = "_codegen")]
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod daemon {
     tonic::include_proto!("holdfast.daemon.v1");
 }
 
 /// The helper's contract, generated from `schema/helper.proto`.
 #[cfg(feature = "_codegen")]
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod helper {
     tonic::include_proto!("holdfast.helper.v1");
 }

@@ -2,7 +2,7 @@
 
 use crate::args::InspectArgs;
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, answer, present};
+use crate::client::{self, present};
 use crate::out;
 use crate::view::{cell, inspect_lines, json};
 use holdfast_proto::daemon::InspectRequest;
@@ -17,9 +17,9 @@ const VALUE_CHARS_MAX: usize = 4096;
 /// # Errors
 /// Where there is no such worker, or no daemon answers.
 pub fn run(args: &InspectArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
-    let reply = client::with_daemon(caller, async |mut daemon| {
+    let reply = client::with_daemon(caller, async |daemon| {
         let request = InspectRequest { worker: args.worker.clone() };
-        Ok(answer(ANSWER_MAX, daemon.rpc.inspect(request)).await?)
+        Ok(daemon.ask(async |mut rpc| rpc.inspect(request.clone()).await).await?)
     })?;
     let worker = present(reply.worker.as_ref())?;
     if args.json {

@@ -2,7 +2,7 @@
 
 use crate::args::{PortArgs, PsArgs};
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, answer, present};
+use crate::client::{self, present};
 use crate::out;
 use crate::view::{self, cell, json};
 use holdfast_proto::daemon::{InspectRequest, ListRequest, Worker};
@@ -14,8 +14,8 @@ use std::process::ExitCode;
 /// # Errors
 /// Where no daemon answers.
 pub fn ps(args: &PsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
-    let reply = client::with_daemon(caller, async |mut daemon| {
-        Ok(answer(ANSWER_MAX, daemon.rpc.list(ListRequest { all: args.all })).await?)
+    let reply = client::with_daemon(caller, async |daemon| {
+        Ok(daemon.ask(async |mut rpc| rpc.list(ListRequest { all: args.all }).await).await?)
     })?;
     if args.json {
         out::json(&reply.workers.iter().map(json::worker).collect::<Vec<_>>())?;
@@ -34,9 +34,10 @@ pub fn ps(args: &PsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Where there is no such worker, or no daemon answers.
 pub fn port(args: &PortArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
-    let worker: Worker = client::with_daemon(caller, async |mut daemon| {
-        let request = InspectRequest { worker: args.worker.clone() };
-        Ok(present(answer(ANSWER_MAX, daemon.rpc.inspect(request)).await?.worker)?)
+    let worker: Worker = client::with_daemon(caller, async |daemon| {
+        Ok(present(
+            daemon.ask(async |mut rpc| rpc.inspect(InspectRequest { worker: args.worker.clone() }).await).await?.worker,
+        )?)
     })?;
     if args.json {
         out::json(&json::ports(&worker))?;

@@ -2,7 +2,7 @@
 
 use crate::args::JsonArgs;
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, answer};
+use crate::client;
 use crate::out;
 use crate::view::cell;
 use crate::view::json::{self, VersionJson};
@@ -16,8 +16,8 @@ use std::process::ExitCode;
 /// # Errors
 /// Where no daemon answers.
 pub fn status(args: &JsonArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
-    let reply = client::with_daemon(caller, async |mut daemon| {
-        Ok(answer(ANSWER_MAX, daemon.rpc.status(StatusRequest {})).await?)
+    let reply = client::with_daemon(caller, async |daemon| {
+        Ok(daemon.ask(async |mut rpc| rpc.status(StatusRequest {}).await).await?)
     })?;
     if args.json {
         out::json(&json::status(&reply, release()))?;
