@@ -14,7 +14,9 @@ pub const HELPER_ACCOUNT: &str = "holdfast";
 /// The helper's unit.
 pub const HELPER_UNIT: &str = "holdfast-helper.service";
 /// Units that are there once.
-pub const HOST_UNITS: [&str; 3] = ["holdfast-helper.socket", HELPER_UNIT, "holdfast-shutdown.service"];
+pub const HOST_UNITS: [&str; 3] = ["holdfast-helper.socket", HELPER_UNIT, SHUTDOWN_UNIT];
+/// Stops workers when it is stopped itself.
+pub const SHUTDOWN_UNIT: &str = "holdfast-shutdown.service";
 /// uid of `nobody`: what the kernel shows for an account that it cannot map.
 const OVERFLOW_UID: u32 = 65534;
 
@@ -216,7 +218,7 @@ fn services(facts: &Facts, installed: &Installed) -> Vec<Step> {
     }
     let wanted = BTreeSet::from_iter(host_and(owner));
     for unit in &all {
-        let is_service = unit.ends_with(".service") && unit != "holdfast-shutdown.service";
+        let is_service = unit.ends_with(".service") && unit != SHUTDOWN_UNIT;
         if runs(unit) && is_service && !served(unit) && (moved || changed(unit)) {
             steps.push(Step::Restart { unit: unit.clone() });
         } else if !runs(unit) && wanted.contains(unit) {

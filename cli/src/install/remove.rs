@@ -2,7 +2,7 @@
 
 use super::command::{Call, Commands};
 use super::disk;
-use super::plan::{HELPER_ACCOUNT, HOST_UNITS, owner_units, tmpfiles};
+use super::plan::{HELPER_ACCOUNT, HOST_UNITS, SHUTDOWN_UNIT, owner_units, tmpfiles};
 use super::record::{Account, Installed};
 use super::rules;
 use super::undo::{remove_directory, remove_foreign, remove_owner_runtime};
@@ -28,6 +28,10 @@ pub struct Removal {
 /// Removes `owners`, and the host's part if asked. Returns what could not be removed.
 pub fn remove(layout: &Layout, commands: &dyn Commands, owners: &[Account], removal: Removal) -> Vec<String> {
     let mut left = Left::default();
+    if removal.host {
+        // First: its stop asks the daemons, which are there only until now.
+        left.note("shutdown unit", end_units(layout, commands, &[SHUTDOWN_UNIT.to_owned()]));
+    }
     for owner in owners {
         left.note(&format!("units of {}", owner.name), end_units(layout, commands, &owner_units(&owner.name)));
         if removal.purge {
@@ -188,7 +192,12 @@ fn remove_account(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<()
     if commands.ask(&Call::new("/usr/bin/getent", ["passwd", HELPER_ACCOUNT]))?.code == Some(0) {
         commands.run(&Call::new("/usr/sbin/userdel", [HELPER_ACCOUNT]))?;
     }
-    disk::remove_file(&layout.root().join("etc/sysusers.d/holdfast.conf"))?;
+    let directory = layout.root().join("etc/sysusers.d");
+    disk::remove_file(&directory.join("holdfast.conf"))?;
+    // Debian has none of its own: an install makes it.
+    if names_in(&directory)?.is_empty() {
+        remove_directory(&directory)?;
+    }
     Ok(())
 }
 
