@@ -101,8 +101,15 @@ fn ps_of_many(host: &Host, made: u32) -> Result<()> {
     let ps = times.get("ps").context("ps")?;
     host.systemctl(&format!("restart {DAEMON}"))?;
     let back = until("ps after a restart", Duration::from_secs(30), || Ok(host.alice().ps()?.len() == made as usize))?;
-    println!("\n`ps` of {made} live workers: median {:.1} ms, p90 {:.1} ms. ", f64::from(ps.median_us) / 1e3, f64::from(ps.p90_us) / 1e3);
-    println!("Restarted daemon with {made} live workers: `ps` complete {} ms after `systemctl restart` returned.", back.as_millis());
+    println!(
+        "\n`ps` of {made} live workers: median {:.1} ms, p90 {:.1} ms. ",
+        f64::from(ps.median_us) / 1e3,
+        f64::from(ps.p90_us) / 1e3
+    );
+    println!(
+        "Restarted daemon with {made} live workers: `ps` complete {} ms after `systemctl restart` returned.",
+        back.as_millis()
+    );
     Ok(())
 }
 

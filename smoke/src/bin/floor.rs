@@ -28,7 +28,12 @@ fn main() -> io::Result<()> {
         micros.push(begin.elapsed().as_micros());
     }
     micros.sort_unstable();
-    println!("{{\"n\":{count},\"min_us\":{},\"median_us\":{},\"p90_us\":{}}}", micros[0], micros[count / 2], micros[count * 9 / 10]);
+    println!(
+        "{{\"n\":{count},\"min_us\":{},\"median_us\":{},\"p90_us\":{}}}",
+        micros[0],
+        micros[count / 2],
+        micros[count * 9 / 10]
+    );
     Ok(())
 }
 

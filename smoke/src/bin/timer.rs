@@ -52,6 +52,9 @@ impl Timed {
         self.micros.sort_unstable();
         let at = |share: usize| self.micros.get(self.micros.len() * share / 100).copied().unwrap_or_default();
         let (min, median, p90) = (at(0), at(50), at(90));
-        format!("{:?}:{{\"min_us\":{min},\"median_us\":{median},\"p90_us\":{p90},\"failed\":{}}}", self.name, self.failed)
+        format!(
+            "{:?}:{{\"min_us\":{min},\"median_us\":{median},\"p90_us\":{p90},\"failed\":{}}}",
+            self.name, self.failed
+        )
     }
 }
