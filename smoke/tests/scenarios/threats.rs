@@ -240,6 +240,27 @@ fn t17_links_that_are_not_ours_stay() -> Result {
             })?;
         }
         ensure!(links()? == before, "before {before}\nafter {}", links()?);
+        // Namesakes of its own: of the link of a worker that has just ended, and of the owner's bridge.
+        let named = |kind: &str| {
+            let list = format!("ip -o link show type {kind} | awk '{{print $2}}' | grep -oE 'hf[0-9a-f]{{10}}'");
+            let list = format!("{list} | grep -vx hf0123456789 | tail -n 1");
+            host.root().run(&list).map(|output| output.text())
+        };
+        host.alice().run_worker("--name w -- sleep infinity")?;
+        let (link, bridge) = (named("veth")?, named("bridge")?);
+        host.alice().holdfast("rm -f w")?.ok()?;
+        until("the name is free", Duration::from_secs(2), || {
+            Ok(host.root().run(&format!("ip link add {link} type bridge"))?.code == 0)
+        })?;
+        std::thread::sleep(Duration::from_secs(3));
+        let taken = host.root().run(&format!("ip link del {link}"))?;
+        ensure!(taken.code == 0, "a namesake of a worker's link was removed\n{taken}");
+        host.root().run(&format!("ip link del {bridge} && ip link add {bridge} type bridge"))?.ok()?;
+        host.kill_mains(&[HELPER])?;
+        until("a namesake of the bridge is refused", Duration::from_secs(5), || {
+            Ok(host.alice().holdfast("run --rm -- true")?.stderr.contains("not tagged as ours"))
+        })?;
+        host.root().run(&format!("ip link show {bridge}"))?.ok()?;
         Ok(())
     })
 }
@@ -342,6 +363,13 @@ fn t34_a_worker_is_not_its_owner() -> Result {
         ensure!(seen.text() == "0", "a worker sees our directories\n{seen}");
         let call = grpc("/run/holdfast/owners/alice/daemon.sock", "holdfast.daemon.v1.Daemon/List");
         ensure!(alice.run(&call)?.text().contains("grpc-status: 0"), "the control failed");
+        // Nor is anybody with her uid who is in another user namespace, whatever he can see.
+        alice.feed("cat > there.sh", call.as_bytes())?.ok()?;
+        let said = alice.run("unshare --user --map-current-user sh there.sh")?;
+        ensure!(
+            said.text().contains("end") && !said.text().contains("grpc-status: 0"),
+            "a peer of another user namespace was taken for the owner\n{said}"
+        );
         // Bound in by its owner on purpose, the socket still does not answer.
         alice.feed("cat > call.sh", grpc("/mnt/daemon.sock", "holdfast.daemon.v1.Daemon/List").as_bytes())?.ok()?;
         let said = alice.holdfast(
@@ -372,8 +400,8 @@ fn t35_nothing_that_a_group_guards_is_in_reach() -> Result {
             && chgrp docker /run/docker.sock && chmod 660 /run/docker.sock && mkdir -p /srv/guarded && chgrp docker /srv/guarded && chmod 770 /srv/guarded";
         host.root().run(prepare)?.ok()?;
         host.systemctl(&format!("restart {DAEMON} {LAUNCHER}"))?;
-        let inside = "find / -xdev -path /proc -prune -o \\( -type s -o -type b \\) -print 2>/dev/null; ls /run/docker.sock 2>&1 | grep -v cannot; find /dev -type c | sort | tr \"\\n\" \" \"";
-        let said = host.alice().holdfast(&format!("run --rm -- sh -c '{inside}'"))?;
+        let inside = "find / -path /proc -prune -o \\( -type s -o -type b \\) -print 2>/dev/null; ls /run/docker.sock 2>&1 | grep -v cannot; find /dev -type c | sort | tr \"\\n\" \" \"";
+        let said = host.alice().holdfast(&format!("run --rm -- sh -c '{inside}'"))?.ok()?;
         for word in said.text().split_whitespace() {
             let harmless = [
                 "/dev/null",
