@@ -3,5 +3,6 @@
 #![allow(missing_docs)]
 
 mod boundary;
+mod negative;
 mod sources;
 mod tidy;
