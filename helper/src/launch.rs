@@ -246,10 +246,13 @@ impl Helper {
     async fn undo(self: Arc<Self>, permit: &Permit, call: Option<Call>) {
         if let Some(mut call) = call
             && !call.is_over()
-            && call.say(&FromHelper::Abort { seq: call.seq() }, None).await.is_ok()
         {
-            // Prepared may still be on its way, before Failed.
-            while call.answer("abort", ABORT).await.is_ok() {}
+            match call.say(&FromHelper::Abort { seq: call.seq() }, None).await {
+                // Prepared may still be on its way, before Failed.
+                Ok(()) => while call.answer("abort", ABORT).await.is_ok() {},
+                // A launcher that loses the connection ends what was not let go.
+                Err(_) => call.hang_up(),
+            }
         }
         if let Some(attachment) = permit.attachment() {
             self.take_back(attachment).await;

@@ -283,6 +283,11 @@ impl Call {
         self.seq
     }
 
+    /// Closes the connection that this launch is on, with all others on it.
+    pub fn hang_up(&self) {
+        self.connection.close();
+    }
+
     /// Whether the launcher has said that nothing is left of this launch.
     pub fn is_over(&self) -> bool {
         self.over

@@ -41,6 +41,7 @@ fn launch(host: &Netlink, bridge: u32, number: usize) -> io::Result<()> {
     let (mut ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let flags = libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET;
     let flags = (flags | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
+    // SAFETY: clone_args is a plain struct of integers, for which zero is a value.
     let mut args: libc::clone_args = unsafe { zeroed() };
     args.flags = flags;
     args.exit_signal = libc::SIGCHLD as u64;

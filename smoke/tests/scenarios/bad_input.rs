@@ -205,9 +205,13 @@ fn a_firewall_that_drops_forwarded_packets_is_named_with_the_rule_to_add() -> Re
         Outside::attach(host)?;
         let firewall = "nft add table inet corporate && nft 'add chain inet corporate perimeter { type filter hook forward priority 0; policy drop; }'";
         host.root().run(firewall)?.ok()?;
-        let doctor = host.alice().holdfast("doctor")?;
-        let all = format!("{}{}", doctor.text(), doctor.stderr);
-        ensure!(all.contains("corporate") && all.contains("perimeter"), "doctor does not name the chain\n{doctor}");
+        // The helper reads the host's firewall at most every two seconds.
+        until("doctor names the chain", Duration::from_secs(4), || {
+            let doctor = host.alice().holdfast("doctor")?;
+            let all = format!("{}{}", doctor.text(), doctor.stderr);
+            ensure!(all.contains("corporate") && all.contains("perimeter"), "doctor does not name the chain\n{doctor}");
+            Ok(true)
+        })?;
         let said = host.alice().holdfast("run -d --name warned --publish 8080:80 -- sleep infinity")?;
         let all = format!("{}{}", said.text(), said.stderr);
         ensure!(all.contains("corporate") && all.contains("perimeter"), "run does not name the chain\n{said}");

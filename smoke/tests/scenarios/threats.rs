@@ -424,6 +424,8 @@ fn t35_nothing_that_a_group_guards_is_in_reach() -> Result {
 fn t36_a_cage_that_cannot_be_built_runs_nothing() -> Result {
     on_installed(|host| {
         host.alice().holdfast("run --rm -- true")?.ok()?;
+        // Its link goes with its namespace, a moment after its end was told.
+        std::thread::sleep(Duration::from_secs(1));
         let count = |what: &str| host.root().run(what).map(|output| output.text());
         until("its link is gone", Duration::from_secs(5), || Ok(count("ip -o link show type veth | wc -l")? == "0"))?;
         let before = (count("ip -o link | wc -l")?, count("lsns -n -t net | wc -l")?, count("nft -s list ruleset")?);
