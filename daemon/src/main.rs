@@ -10,7 +10,6 @@ mod follow;
 mod helper;
 mod hosts;
 mod listen;
-mod lock;
 mod notify;
 mod output;
 mod peer;
@@ -60,7 +59,7 @@ enum StartError {
     #[error(transparent)]
     Listen(#[from] listen::ListenError),
     #[error(transparent)]
-    Lock(#[from] lock::LockError),
+    Lock(#[from] holdfast_launcher::lock::LockError),
     #[error(transparent)]
     Store(#[from] store::StoreError),
     #[error(transparent)]
@@ -107,7 +106,10 @@ fn serve(owner: OwnerName, layout: Layout) -> Result<(), StartError> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io("starting the runtime"))?;
     confine::restrict_system_calls()?;
     confine::verify()?;
-    let _lock = lock::take(&state.join("lock"))?;
+    let lock = holdfast_launcher::lock::take(&state.join("lock"))?;
+    if lock.ended > 0 {
+        tracing::warn!("an older daemon held the lock and was ended");
+    }
     runtime.block_on(async {
         // A write over RLIMIT_FSIZE, which others of the owner's uid can set, is then an error and no death.
         let _too_large = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(io("catching SIGXFSZ"))?;

@@ -11,7 +11,6 @@ mod fence;
 mod launch;
 mod launcher;
 mod ledger;
-mod lock;
 mod net;
 mod netns;
 mod notify;
@@ -40,7 +39,7 @@ enum StartError {
     #[error("{0}")]
     Sockets(#[from] sockets::SocketsError),
     #[error("lock: {0}")]
-    Lock(#[from] lock::LockError),
+    Lock(#[from] holdfast_launcher::lock::LockError),
     #[error("rules: {0}")]
     Rules(#[from] rules_file::RulesFileError),
     #[error("network: {0}")]
@@ -76,7 +75,10 @@ fn start(arguments: &[String]) -> Result<(), StartError> {
     let standing = confine::check_identity(&layout)?;
     let listeners = sockets::inherited()?;
     confine::give_up_the_rest()?;
-    let lock = lock::take(&layout.helper_run().join("lock"))?;
+    let lock = holdfast_launcher::lock::take(&layout.helper_run().join("lock"))?;
+    if lock.ended > 0 {
+        tracing::warn!("an older helper held the lock and was ended");
+    }
     let own_uid = rustix::process::getuid().as_raw();
     let rules = rules_file::RulesFile::open(layout.rules_toml(), own_uid)?;
     confine::limit_files(&layout)?;

@@ -1,6 +1,6 @@
-//! The wire forms between daemon, helper, launcher and shim, and the files that a shim leaves.
+//! The wire forms between daemon, helper, launcher and shim, the files that a shim leaves, and the lock of each main.
 //!
-//! Never does: a system call. Daemon and helper link this library; the launcher's and the shim's own
+//! Never does: a system call, but for [`lock`]. Daemon and helper link this library; the launcher's and the shim's own
 //! code is in their binaries. Every form starts with a version byte; old shims outlive updates, so a
 //! form is only ever added to under a new version (fixtures in `fixtures/` pin the bytes).
 
@@ -9,6 +9,7 @@
 pub mod codec;
 pub mod control;
 pub mod launch;
+pub mod lock;
 pub mod orders;
 pub mod output;
 pub mod record;

@@ -5,6 +5,7 @@
 
 mod blockers;
 mod elements;
+mod expr;
 mod kernel;
 mod links;
 mod nft;

@@ -3,7 +3,8 @@
 //! `nft list table inet holdfast` shows the same. Traffic that neither comes from nor goes to a bridge of
 //! ours is accepted unread, but for what forwarding of ours would otherwise let through (`uplinks`).
 
-use super::nft::{Base, Chain, Expr, Hook, Meta, Register, Set, Verdict};
+use super::expr::{Base, Expr, Meta, Register, Verdict};
+use super::nft::{Chain, Hook, Set};
 use std::ffi::CStr;
 
 /// Rises with every change to this file: a table of another form is replaced in one transaction.

@@ -13,7 +13,6 @@ mod cgroups;
 mod identity;
 mod launch;
 mod line;
-mod lock;
 mod serve;
 
 use holdfast_proto::layout::Layout;
@@ -54,7 +53,7 @@ fn main() -> ExitCode {
 
 fn start(owner: &OwnerName, layout: &Layout) -> Result<(), serve::StartError> {
     identity::confine()?;
-    let _lock = lock::take(&layout.workers_run(owner).join("launcher.lock"))?;
+    let _lock = holdfast_launcher::lock::take(&layout.workers_run(owner).join("launcher.lock"))?;
     let nursery = birth::Nursery::open(cgroups::Cgroups::find())?;
     serve::Launcher::new(layout.launch_socket(), nursery)?.run()
 }
