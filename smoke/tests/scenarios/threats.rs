@@ -11,7 +11,9 @@ fn attempts(user: User<'_>, program: &str, arguments: &str) -> Result<Vec<(Strin
     let said = user.feed(&format!("python3 - {arguments}"), program.as_bytes())?.ok()?;
     let text = said.text();
     let pairs = text.lines().filter_map(|line| line.split_once(' '));
-    Ok(pairs.map(|(attempt, errno)| (attempt.to_owned(), errno.to_owned())).collect())
+    let pairs: Vec<_> = pairs.map(|(attempt, errno)| (attempt.to_owned(), errno.to_owned())).collect();
+    ensure!(!pairs.is_empty(), "the probe tried nothing");
+    Ok(pairs)
 }
 
 #[test]
