@@ -139,8 +139,8 @@ impl Daemon for Service {
             spec: Some((*entry.spec).clone()),
             shim_pid: view.shim_pid,
             shim_version: view.shim_version,
-            log_bytes: figures.bytes,
-            log_dropped_bytes: figures.dropped_bytes,
+            log_bytes: figures.bytes.max(view.log_at_end.0),
+            log_dropped_bytes: figures.dropped_bytes.max(view.log_at_end.1),
             history: history.into_iter().map(note).collect(),
         }))
     }

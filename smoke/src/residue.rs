@@ -20,7 +20,7 @@ const PROBES: &[(&str, &str)] = &[
     ("cgroups", "find /sys/fs/cgroup -type d -path '*holdfast*' | sort"),
     (
         "files",
-        "find /run/holdfast /var/lib/holdfast /tmp /var/tmp ! -path '*systemd-private*' ! -name '*-wal' ! -name '*-shm' 2>/dev/null | sort",
+        "find /run/holdfast /var/lib/holdfast /tmp /var/tmp ! -path '*systemd-private*' ! -path '/tmp/namespace-dev-*' ! -name '*-wal' ! -name '*-shm' 2>/dev/null | sort",
     ),
     ("processes", "readlink /proc/[0-9]*/exe | grep holdfast | sort"),
     ("mounts", "cut -d' ' -f2 /proc/mounts | sort"),

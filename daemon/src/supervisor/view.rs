@@ -19,6 +19,9 @@ pub struct View {
     pub shim_pid: u32,
     /// Of the current generation.
     pub shim_version: String,
+    /// Bytes of output when the last generation ended, and of these not kept: the shim's own count, which knows also
+    /// what a full disk kept it from noting in the log.
+    pub log_at_end: (u64, u64),
 }
 
 impl View {
@@ -46,7 +49,8 @@ impl View {
             owner: owner.to_string(),
         };
         let shim_pid = if live { row.shim_pid } else { 0 };
-        Self { phase, network: spec.network, worker, shim_pid, shim_version: row.shim_version.clone() }
+        let log_at_end = end.map_or((0, 0), |end| (end.log_bytes, end.log_dropped_bytes));
+        Self { phase, network: spec.network, worker, shim_pid, shim_version: row.shim_version.clone(), log_at_end }
     }
 }
 
