@@ -117,6 +117,11 @@ fn fifty_workers_survive_random_rounds() -> Result {
                 let second = BLOWS[dice.below(BLOWS.len() as u64) as usize];
                 let pause = Duration::from_millis(dice.below(300));
                 let after = format!("round {round}: {blow:?}, {} ms, {second:?}", pause.as_millis());
+                // A main that the last round has killed may be between two lives: the first blow needs one to fall on.
+                until("every unit has a main", Duration::from_secs(5), || {
+                    UNITS.iter().map(|unit| host.main_pid(unit)).collect::<Result<Vec<_>>>().map(|_| true)
+                })
+                .with_context(|| after.clone())?;
                 blow.strike(host).with_context(|| after.clone())?;
                 std::thread::sleep(pause);
                 // A main that is between two lives cannot be killed: that blow is void.
