@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cage;
+mod exec;
 mod exits;
 mod fifty_workers;
 mod harness;

@@ -1,10 +1,10 @@
 //! The worker's `/dev`: a tmpfs of its own with six of the host's devices, its own terminals and shared memory.
 
 use crate::halt::{Halt, Step};
-use crate::root::{attach, clone_tree, filesystem, tmpfs};
+use crate::root::{attach, clone_tree, terminals, tmpfs};
 use crate::targets::Ours;
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountAttrFlags, MoveMountFlags, move_mount};
+use rustix::mount::{MoveMountFlags, move_mount};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -30,8 +30,7 @@ pub fn make(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {
     for (name, mode) in [("pts", 0o755), ("shm", 0o1777)] {
         rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode)).step(format!("make /dev/{name}"))?;
     }
-    let pts = filesystem("devpts", &[("ptmxmode", "0666"), ("mode", "0620")], MountAttrFlags::MOUNT_ATTR_NOEXEC)
-        .step("devpts")?;
+    let pts = terminals().step("devpts")?;
     attach(&pts, &dev, Path::new("pts")).step("mount /dev/pts")?;
     let shm = tmpfs(&[("mode", "1777")]).step("tmpfs /dev/shm")?;
     attach(&shm, &dev, Path::new("shm")).step("mount /dev/shm")?;
@@ -42,7 +41,7 @@ pub fn make(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {
     Ok(())
 }
 
-/// The one kind of mount without `nodev`.
+/// Besides terminals the one kind of mount without `nodev`.
 fn bind(dev: &OwnedFd, name: &str) -> Result<(), Halt> {
     let step = || format!("bind /dev/{name}");
     let path = CString::new(format!("/dev/{name}")).unwrap_or_default();

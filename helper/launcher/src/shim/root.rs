@@ -71,12 +71,23 @@ pub fn tmpfs(options: &[(&str, &str)]) -> rustix::io::Result<OwnedFd> {
 
 /// A new file system, not attached yet; never with setuid programs or devices.
 pub fn filesystem(kind: &str, options: &[(&str, &str)], extra: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+    mounted(kind, options, PLAIN | extra)
+}
+
+/// A new instance of `/dev/pts`, not attached yet. With `nodev` none of its terminals could be opened, and it has no
+/// other devices.
+pub fn terminals() -> rustix::io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    mounted("devpts", &[("ptmxmode", "0666"), ("mode", "0620")], attributes)
+}
+
+fn mounted(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         fsconfig_set_string(context.as_fd(), *key, *value)?;
     }
     fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, PLAIN | extra)
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// A copy of the mount tree at `path`, not attached yet.
