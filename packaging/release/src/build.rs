@@ -2,12 +2,12 @@
 
 use anyhow::Context;
 use holdfast_release::{
-    Digest, FileName, Folder, Protocols, RELEASE_NAME, Release, ReleaseFile, Role, SUMS_NAME, SchemaRange,
-    ShimProtocol, Sums, Target,
+    Digest, FileName, Folder, Protocols, RELEASE_NAME, Release, ReleaseFile, Role, SIGNATURE_NAME, SUMS_NAME,
+    SchemaRange, ShimProtocol, Sums, Target,
 };
 use jiff::{Timestamp, ToSpan};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the programs of these sources write, read and speak. Raised together with the programs.
 const STATE_SCHEMA: SchemaRange = SchemaRange { writes: 1, reads_from: 1 };
@@ -15,8 +15,41 @@ const PROTOCOLS: Protocols = Protocols { daemon: 1, helper: 1, shim: ShimProtoco
 /// A release older than this should have been followed by another (release format: at most 90 days).
 const VALID_HOURS: i64 = 90 * 24;
 
-/// Writes `release.json` and `SHA256SUMS` into `folder`, then opens it as every installer would.
-pub fn complete(folder: &Path, version: semver::Version, commit: String, now: Timestamp) -> anyhow::Result<()> {
+#[derive(clap::Args)]
+pub struct BuildArgs {
+    /// What the programs print for --version
+    #[arg(long)]
+    version: semver::Version,
+    /// Commit of the sources
+    #[arg(long, default_value = "unknown")]
+    commit: String,
+    /// Who should get it
+    #[arg(long, default_value = "stable")]
+    channel: String,
+    /// Its place in the order of releases: above that of every release before
+    #[arg(long, default_value_t = 0)]
+    seq: u64,
+    /// Forbid every release below this seq for good
+    #[arg(long, default_value_t = 0)]
+    min_seq: u64,
+    /// Epoch of the newest keyring; 0 if it will not be signed
+    #[arg(long, default_value_t = 0)]
+    key_epoch: u64,
+    /// What is new, for people
+    #[arg(long, default_value = "")]
+    notes: String,
+    /// The folder: programs, units, conf files, LICENSE
+    folder: PathBuf,
+}
+
+/// Writes `release.json` and `SHA256SUMS` into the folder, then opens it as every installer would.
+pub fn complete(args: BuildArgs, now: Timestamp) -> anyhow::Result<()> {
+    let folder = args.folder.as_path();
+    // A signature of what was there before would only puzzle.
+    match fs::remove_file(folder.join(SIGNATURE_NAME)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let mut sums = Vec::new();
     let mut files = Vec::new();
     for name in names(folder)? {
@@ -26,7 +59,7 @@ pub fn complete(folder: &Path, version: semver::Version, commit: String, now: Ti
         files.push(ReleaseFile { name: name.to_string(), size, mode, role });
         sums.push((name, Digest::of(&bytes)));
     }
-    let release = describe(files, version, commit, now)?;
+    let release = describe(files, &args, now)?;
     let mut text = serde_json::to_vec_pretty(&release)?;
     text.push(b'\n');
     fs::write(folder.join(RELEASE_NAME), &text)?;
@@ -49,30 +82,25 @@ fn names(folder: &Path) -> anyhow::Result<Vec<FileName>> {
     Ok(names)
 }
 
-fn describe(
-    files: Vec<ReleaseFile>,
-    version: semver::Version,
-    commit: String,
-    now: Timestamp,
-) -> anyhow::Result<Release> {
+fn describe(files: Vec<ReleaseFile>, args: &BuildArgs, now: Timestamp) -> anyhow::Result<Release> {
     // Whole seconds: the description is for people too.
     let created = Timestamp::from_second(now.as_second())?;
     Ok(Release {
         kind: Release::KIND.to_owned(),
         format: Release::FORMAT,
         product: Release::PRODUCT.to_owned(),
-        channel: "stable".to_owned(),
-        version,
-        seq: 0,
-        min_seq: 0,
-        key_epoch: 0,
+        channel: args.channel.clone(),
+        version: args.version.clone(),
+        seq: args.seq,
+        min_seq: args.min_seq,
+        key_epoch: args.key_epoch,
         created,
         expires: created.checked_add(VALID_HOURS.hours())?,
-        commit,
+        commit: args.commit.clone(),
         state_schema: STATE_SCHEMA,
         protocols: PROTOCOLS,
         targets: vec![Target { arch: std::env::consts::ARCH.to_owned(), libc: "gnu".to_owned(), files }],
-        notes: String::new(),
+        notes: args.notes.clone(),
         x: None,
     })
 }

@@ -20,6 +20,11 @@ impl Digest {
         hasher.finish()
     }
 
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first 12 hex digits: what a release's folder carries in its name.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()

@@ -1,8 +1,8 @@
 //! A folder on disk that was found to be a whole release.
 
 use crate::{
-    Digest, FILE_BYTES_MAX, Hasher, RELEASE_BYTES_MAX, RELEASE_NAME, Refusal, Release, ReleaseFile, SUMS_BYTES_MAX,
-    SUMS_NAME, Sums, elf,
+    Digest, FILE_BYTES_MAX, Hasher, RELEASE_BYTES_MAX, RELEASE_NAME, Refusal, Release, ReleaseFile, SIGNATURE_NAME,
+    SUMS_BYTES_MAX, SUMS_NAME, Sums, elf,
 };
 use rustix::fs::{Mode, OFlags};
 use std::fmt;
@@ -59,7 +59,7 @@ impl Folder {
 
     /// What names it once installed.
     pub fn id(&self) -> ReleaseId {
-        ReleaseId(format!("{}-{}", self.release.version, Digest::of(&self.sums_text).short()))
+        ReleaseId::of(&self.release.version, &self.sums_text)
     }
 
     /// Its description.
@@ -75,7 +75,7 @@ impl Folder {
     /// Whether a signature lies beside the sums. Nothing more is known of it here.
     pub fn has_signature(&self) -> bool {
         let there = |name| rustix::fs::statat(&self.directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
-        there("SHA256SUMS.sig") || there("SHA256SUMS.bundle")
+        there(SIGNATURE_NAME) || there("SHA256SUMS.bundle")
     }
 
     /// Writes one file's bytes to `to` and checks them on the way: after an error, what was written is void.
@@ -175,6 +175,11 @@ impl fmt::Display for ReleaseId {
 }
 
 impl ReleaseId {
+    /// Of a version and the bytes of its `SHA256SUMS`.
+    pub fn of(version: &semver::Version, sums: &[u8]) -> Self {
+        Self(format!("{version}-{}", Digest::of(sums).short()))
+    }
+
     /// The id as text: a file name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -171,7 +171,8 @@ impl Release {
             let found = bytes.len() as u64;
             return Err(Refusal::TooLarge { name: RELEASE_NAME.to_owned(), found, most: RELEASE_BYTES_MAX });
         }
-        let release: Self = serde_json::from_slice(bytes).map_err(|error| Refusal::BadEncoding(error.to_string()))?;
+        let release: Self =
+            serde_json::from_slice(bytes).map_err(|error| Refusal::bad_encoding(RELEASE_NAME, error))?;
         release.check_product()?;
         release.check_files(sums, arch)?;
         Ok(release)
@@ -183,7 +184,12 @@ impl Release {
     }
 
     fn check_product(&self) -> Result<(), Refusal> {
-        let wrong = |what, found: &str, wanted| Refusal::WrongProduct { what, found: found.to_owned(), wanted };
+        let wrong = |what, found: &str, wanted| Refusal::WrongProduct {
+            name: RELEASE_NAME,
+            what,
+            found: found.to_owned(),
+            wanted,
+        };
         if self.kind != Self::KIND {
             return Err(wrong("type", &self.kind, Self::KIND));
         }
