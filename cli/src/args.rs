@@ -1,5 +1,6 @@
 //! What was typed: the verbs, their options, and the help that teaches them.
 
+pub mod query;
 pub mod run;
 
 use crate::commands;
@@ -41,7 +42,7 @@ pub enum Command {
     /// Create a worker and start it
     Run(run::RunArgs),
     /// List workers
-    Ps(PsArgs),
+    Ps(query::PsArgs),
     /// Show what a worker wrote
     Logs(LogsArgs),
     /// Show everything about a worker
@@ -56,6 +57,8 @@ pub enum Command {
     Kill(KillArgs),
     /// Forget workers, with their output
     Rm(RmArgs),
+    /// Forget all workers that ended, with their output
+    Prune(query::PruneArgs),
     /// Wait until workers are not live, and print their exit codes
     Wait(WorkersArgs),
     /// List a worker's published ports
@@ -90,26 +93,6 @@ pub enum Command {
 #[derive(Debug, ClapArgs)]
 pub struct JsonArgs {
     /// One JSON document instead of prose
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `ps`.
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "\
-Examples:
-  holdfast ps                  live workers
-  holdfast ps -a               also those that ended
-  holdfast rm $(holdfast ps -aq)
-  holdfast ps -a --json | jq -r '.[] | select(.exit.code != 0) | .name'")]
-pub struct PsArgs {
-    /// Also workers that are not live
-    #[arg(short, long)]
-    pub all: bool,
-    /// Ids alone
-    #[arg(short, long, conflicts_with = "json")]
-    pub quiet: bool,
-    /// A JSON array
     #[arg(long)]
     pub json: bool,
 }

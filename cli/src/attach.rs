@@ -113,7 +113,7 @@ impl Watch {
                 }
             };
             match event.and_then(|event| event.event) {
-                Some(Event::Created(worker)) => self.worker = Some(worker.id),
+                Some(Event::Created(worker) | Event::Existing(worker)) => self.worker = Some(worker.id),
                 Some(Event::Started(worker)) => {
                     self.worker = Some(worker.id);
                     self.started = true;

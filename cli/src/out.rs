@@ -37,10 +37,18 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
 /// # Errors
 /// Where stdout cannot be written.
 pub fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> io::Result<()> {
+    columns(heads.map(str::to_owned).to_vec(), rows.into_iter().map(Vec::from).collect())
+}
+
+/// As [`table`], with as many columns as there are heads.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn columns(heads: Vec<String>, rows: Vec<Vec<String>>) -> io::Result<()> {
     let mut table = Table::new();
     // One line per row, however narrow the terminal: scripts and eyes both count on it.
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(heads.map(Cell::new));
+    table.set_header(heads.into_iter().map(Cell::new));
     for row in rows {
         table.add_row(row);
     }

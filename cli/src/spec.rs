@@ -45,6 +45,9 @@ pub enum SpecError {
     /// A line of an environment file or an option that names no variable.
     #[error("{0:?} names no variable: use KEY=VALUE, or KEY to copy it from here")]
     Env(String),
+    /// A label without a key.
+    #[error("{0:?} is no label: use KEY=VALUE (as app=shop)")]
+    Label(String),
     /// More than a worker's orders can carry.
     #[error("arguments and environment take {0} bytes: at most {SPEC_BYTES_MAX} fit; give less, or a file in a volume")]
     Large(usize),
@@ -84,6 +87,8 @@ pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSp
         log_bytes_max: args.log_size.unwrap_or(0),
         log_files_max: args.log_files.unwrap_or(0),
         remove_on_exit: args.rm,
+        labels: args.labels.iter().cloned().collect(),
+        external_id: args.external_id.clone().unwrap_or_default(),
     })
 }
 
@@ -137,6 +142,15 @@ fn from_directory(volume: &Volume, directory: &Path) -> Volume {
 /// Where it is none.
 pub fn name(text: &str) -> Result<String, holdfast_proto::words::WordError> {
     text.parse::<WorkerName>().map(|name| name.to_string())
+}
+
+/// `KEY=VALUE`, or KEY with an empty value; what a KEY may be is the daemon's to say.
+///
+/// # Errors
+/// Where there is no KEY.
+pub fn label(text: &str) -> Result<(String, String), SpecError> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() { Err(SpecError::Label(text.to_owned())) } else { Ok((key.to_owned(), value.to_owned())) }
 }
 
 /// `[ADDR:]HOST:WORKER[/tcp|udp]`; HOST 0 lets the helper choose a free port. IPv6 addresses stand in brackets.

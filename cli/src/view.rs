@@ -1,6 +1,7 @@
 //! What people and scripts are shown: from the daemon's answers to JSON, rows and sentences. Pure.
 
 pub mod json;
+pub mod template;
 pub mod time;
 
 use holdfast_proto::daemon::{Exit, InspectReply, Phase, Publish, Worker, exit::How};
@@ -51,6 +52,19 @@ pub fn phase(phase: Phase) -> &'static str {
     }
 }
 
+/// `12 bytes`, `3.4 KiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if count < 1024 {
+        return if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") };
+    }
+    let (mut value, mut unit) = (count as f64 / 1024.0, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1024.0, unit + 1);
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
 /// A signal's name, or its number where it has none.
 pub fn signal_name(number: u32) -> String {
     let named = i32::try_from(number).ok().and_then(|number| Signal::try_from(number).ok());
@@ -98,24 +112,35 @@ pub const HEADS: [&str; 7] = ["ID", "NAME", "STATUS", "SINCE", "ADDRESS", "PORTS
 
 /// One line of `ps`.
 pub fn row(worker: &Worker, now: Timestamp) -> [String; 7] {
-    let since = [worker.finished_at, worker.started_at, worker.created_at];
-    let live = worker.pid != 0;
-    let since = since.into_iter().skip(usize::from(live)).find(|time| *time != 0).unwrap_or(0);
-    let addresses: Vec<&str> = worker
-        .addresses
-        .iter()
-        .map(|address| address.split_once('/').map_or(address.as_str(), |(bare, _)| bare))
-        .collect();
     let ports: Vec<String> = worker.ports.iter().map(port).collect();
     [
         cell(&worker.id, 16),
         cell(&worker.name, 32),
         status(worker),
-        time::ago(since, now),
-        cell(&addresses.join(", "), 80),
+        since(worker, now),
+        cell(&bare_addresses(worker), 80),
         cell(&ports.join(", "), 200),
         cell(&json::command(worker).join(" "), COMMAND_CHARS_MAX),
     ]
+}
+
+/// How long it has been as it is.
+fn since(worker: &Worker, now: Timestamp) -> String {
+    let moments = [worker.finished_at, worker.started_at, worker.created_at];
+    let live = worker.pid != 0;
+    time::ago(moments.into_iter().skip(usize::from(live)).find(|time| *time != 0).unwrap_or(0), now)
+}
+
+/// Its addresses without their prefix lengths.
+fn bare_addresses(worker: &Worker) -> String {
+    let bare = |address: &String| address.split('/').next().unwrap_or_default().to_owned();
+    worker.addresses.iter().map(bare).collect::<Vec<_>>().join(", ")
+}
+
+/// `KEY=VALUE,KEY=VALUE`, in the order of the keys.
+fn labels(worker: &Worker) -> String {
+    let sorted: std::collections::BTreeMap<_, _> = worker.labels.iter().collect();
+    sorted.into_iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// Lines of `port`: what answers for each port of the worker.
@@ -157,6 +182,8 @@ pub fn inspect_lines(reply: &InspectReply, worker: &Worker, now: Timestamp) -> V
         add("Volume", Some(format!("{} at {}{mode}", lossy(&volume.source), lossy(&volume.target))));
     }
     spec.env.iter().for_each(|pair| add("Environment", Some(lossy(pair))));
+    add("External id", Some(worker.external_id.clone()).filter(|id| !id.is_empty()));
+    add("Labels", Some(labels(worker)).filter(|labels| !labels.is_empty()));
     add("Log", Some(format!("{} bytes kept, {} dropped", reply.log_bytes, reply.log_dropped_bytes)));
     add("Shim", (reply.shim_pid != 0).then(|| format!("pid {}, version {}", reply.shim_pid, reply.shim_version)));
     for entry in &reply.history {

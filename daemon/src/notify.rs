@@ -39,7 +39,7 @@ async fn call(socket: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sy
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await?;
     let codec = tonic_prost::ProstCodec::<ListRequest, ListReply>::default();
-    client.unary(tonic::Request::new(ListRequest { all: false }), LIST.parse()?, codec).await?;
+    client.unary(tonic::Request::new(ListRequest::default()), LIST.parse()?, codec).await?;
     Ok(())
 }
 

@@ -1,18 +1,20 @@
 //! The owner's contract, one function a call: who, what, ask the worker, answer.
 
-use crate::follow::Follow;
-use crate::output::{self, Piece, Reader};
+mod programs;
+mod prune;
+mod tell;
+
+use crate::output::{self, Reader};
 use crate::peer::Peer;
-use crate::supervisor::{Ask, Entry, Shared, grace_of, invalid};
+use crate::supervisor::{Ask, Shared, grace_of, invalid};
+use crate::worker::query::Filter;
 use crate::worker::spec;
-use holdfast_launcher::output::Stream as Origin;
 use holdfast_proto::daemon::daemon_server::{Daemon, DaemonServer};
-use holdfast_proto::daemon::run_event::Event;
 use holdfast_proto::daemon::*;
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::{MESSAGE_BYTES_MAX, VERSION};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
@@ -60,13 +62,12 @@ impl Daemon for Service {
     async fn run(&self, request: Request<RunRequest>) -> Answered<Self::RunStream> {
         let request = request.into_inner();
         let spec = request.spec.ok_or_else(|| invalid(spec::SpecError::Missing))?;
-        let (entry, watch, started) = self.shared.create(spec).await?;
+        let created = self.shared.create(spec).await?;
         let (events, stream) = mpsc::channel(STREAM_EVENTS_MAX);
         let shared = self.shared.clone();
         tokio::spawn(async move {
             // An error is a caller who has gone; the worker does not depend on them.
-            drop(tell_run(&shared, &entry, request.attach, started, &events).await);
-            drop(watch);
+            drop(tell::run(&shared, created, request.attach, &events).await);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -108,6 +109,13 @@ impl Daemon for Service {
         Ok(Response::new(RemoveReply { id: entry.id.to_string() }))
     }
 
+    async fn prune(&self, request: Request<PruneRequest>) -> Answered<PruneReply> {
+        let request = request.into_inner();
+        let filter = filter(&request.filters)?;
+        let pruned = prune::prune(&self.shared, &filter, request.dry_run).await?;
+        Ok(Response::new(PruneReply { pruned }))
+    }
+
     async fn wait(&self, request: Request<WaitRequest>) -> Answered<WaitReply> {
         let entry = self.shared.find(&request.into_inner().worker)?;
         let _watch = entry.watch();
@@ -115,9 +123,12 @@ impl Daemon for Service {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answered<ListReply> {
-        let all = request.into_inner().all;
+        let request = request.into_inner();
+        let filter = filter(&request.filters)?;
+        let all = request.all || filter.names_phases();
         let views = self.shared.entries().into_iter().map(|entry| entry.view());
-        let mut workers: Vec<_> = views.filter(|view| all || view.phase.is_live()).map(|view| view.worker).collect();
+        let wanted = views.filter(|view| (all || view.phase.is_live()) && filter.admits(view.phase, &view.worker));
+        let mut workers: Vec<_> = wanted.map(|view| view.worker).collect();
         workers.sort_by_key(|worker| worker.created_at);
         Ok(Response::new(ListReply { workers }))
     }
@@ -151,7 +162,7 @@ impl Daemon for Service {
         let watch = entry.watch();
         let dir = self.shared.log_dir(entry.id);
         let reader = match request.tail_lines {
-            Some(lines) => Reader::from_tail(&dir, lines).map_err(unreadable)?,
+            Some(lines) => Reader::from_tail(&dir, lines).map_err(tell::unreadable)?,
             None => Reader::from_start(&dir),
         };
         let (events, stream) = mpsc::channel(STREAM_EVENTS_MAX);
@@ -160,7 +171,7 @@ impl Daemon for Service {
             let event = |output| LogsEvent { output: Some(output) };
             let follow = request.follow.then(|| (&entry, shared.changes.follow(&dir)));
             // An error is a caller who has gone.
-            drop(tell_output(reader, follow, &events, event).await);
+            drop(tell::output(reader, follow, &events, event).await);
             drop(watch);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -175,122 +186,13 @@ impl Daemon for Service {
             owner: self.shared.owner.to_string(),
             pid: std::process::id(),
             epoch: self.shared.epoch.0,
-            programs: programs(&self.shared).await,
+            programs: programs::programs(&self.shared).await,
             workers_live: u32::try_from(live).unwrap_or(u32::MAX),
             workers_failed: u32::try_from(failed).unwrap_or(u32::MAX),
         }))
     }
 }
 
-/// The caller of a stream has gone.
-struct Hangup;
-
-async fn tell<T>(events: &Events<T>, event: T) -> Result<(), Hangup> {
-    events.send(Ok(event)).await.map_err(|_| Hangup)
-}
-
-async fn tell_run(
-    shared: &Shared,
-    entry: &Entry,
-    attach: bool,
-    started: oneshot::Receiver<Result<Worker, Problem>>,
-    events: &Events<RunEvent>,
-) -> Result<(), Hangup> {
-    let run = |event| RunEvent { event: Some(event) };
-    tell(events, run(Event::Created(entry.view().worker))).await?;
-    let started = started.await.unwrap_or_else(|_| Err(Problem::new(Reason::Internal, "the worker's loop has ended")));
-    match started {
-        Ok(worker) => tell(events, run(Event::Started(worker))).await?,
-        Err(problem) => return events.send(Err(problem.into())).await.map_err(|_| Hangup),
-    }
-    if attach {
-        let dir = shared.log_dir(entry.id);
-        let follow = (entry, shared.changes.follow(&dir));
-        tell_output(Reader::from_start(&dir), Some(follow), events, |output| run(Event::Output(output))).await?;
-        tell(events, run(Event::Exited(entry.ended().await))).await?;
-    }
-    Ok(())
-}
-
-/// Output as it is kept; with `follow`, on until that worker is not live.
-async fn tell_output<T>(
-    mut reader: Reader,
-    follow: Option<(&Entry, Follow)>,
-    events: &Events<T>,
-    event: impl Fn(Output) -> T,
-) -> Result<(), Hangup> {
-    let mut ended = follow.is_none();
-    loop {
-        let next = follow.as_ref().and_then(|(_, changes)| changes.next());
-        let pieces = match reader.read() {
-            Ok(pieces) => pieces,
-            Err(error) => return events.send(Err(unreadable(error))).await.map_err(|_| Hangup),
-        };
-        if pieces.is_empty() {
-            // Read once more after the end: the shim wrote everything before it said so.
-            let (false, Some((entry, changes))) = (ended, &follow) else { return Ok(()) };
-            tokio::select! {
-                () = changes.changed(next) => {}
-                _ = entry.ended() => ended = true,
-                () = events.closed() => return Err(Hangup),
-            }
-        }
-        for piece in pieces {
-            tell(events, event(output_of(piece))).await?;
-        }
-    }
-}
-
-fn output_of(piece: Piece) -> Output {
-    match piece {
-        Piece::Bytes { stream, time_ns, bytes } => {
-            let stream = match stream {
-                Origin::Gap => 0,
-                Origin::Stdout => 1,
-                Origin::Stderr => 2,
-            };
-            Output { stream, bytes, time: time_ns, dropped: 0 }
-        }
-        Piece::Missing(dropped) => Output { stream: 0, bytes: Vec::new(), time: 0, dropped },
-    }
-}
-
-fn unreadable(error: std::io::Error) -> Status {
-    Problem::new(Reason::Internal, format!("the worker's output cannot be read: {error}")).into()
-}
-
-async fn programs(shared: &Shared) -> Vec<ProgramStatus> {
-    let health = match shared.helper.health().await {
-        Ok(health) => health,
-        Err(problem) => {
-            let program = |name: &str| ProgramStatus {
-                name: name.into(),
-                version: String::new(),
-                pid: 0,
-                healthy: false,
-                why: problem.to_string(),
-            };
-            return vec![program("holdfast-helper"), program("holdfast-launcher")];
-        }
-    };
-    let helper = ProgramStatus {
-        name: "holdfast-helper".into(),
-        version: health.version,
-        pid: health.pid,
-        healthy: true,
-        why: health.forward_blockers.join("; "),
-    };
-    let why = if health.launcher_connected {
-        String::new()
-    } else {
-        format!("the helper has no connection of {}'s launcher; it dials by itself when it runs", shared.owner)
-    };
-    let launcher = ProgramStatus {
-        name: "holdfast-launcher".into(),
-        version: health.launcher_version,
-        pid: health.launcher_pid,
-        healthy: health.launcher_connected,
-        why,
-    };
-    vec![helper, launcher]
+fn filter(given: &[String]) -> Result<Filter, Problem> {
+    Filter::parse(given.iter().map(String::as_str)).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))
 }

@@ -31,7 +31,7 @@ async fn the_child_is_refused() {
     let Some(path) = std::env::var_os(SOCKET) else { return };
     let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
     let mut client = DaemonClient::new(endpoint.connect().await.unwrap());
-    let list = client.list(ListRequest { all: true }).await.unwrap_err();
+    let list = client.list(ListRequest { all: true, ..Default::default() }).await.unwrap_err();
     let stop = client.stop(StopRequest { worker: "x".into(), timeout_secs: None }).await.unwrap_err();
     let (list, stop) = (Problem::from_status(&list), Problem::from_status(&stop));
     assert_eq!(list.reason(), Reason::NotYours);

@@ -15,6 +15,7 @@ Examples:
   holdfast run -d --name db -v ~/data:/data -e PGDATA=/data --stop-timeout 60 -- postgres
   holdfast run --rm --net none -- make test          no network but its own loopback
   holdfast run -d -p 127.0.0.1:5353:53/udp -- dnsd   on one address, udp
+  holdfast run -d --label app=shop --external-id job-17 -- ./job   run twice, it is there once
 
 A published port answers on the host's addresses and on localhost; the worker sees the client's true address.
 Exit code: the worker's own, 128+N where signal N ended it; 125 Holdfast failed or refused,
@@ -59,6 +60,12 @@ pub struct RunArgs {
     /// Files that the kept output is cut into [default: 10]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub log_files: Option<u32>,
+    /// Put KEY=VALUE on the worker, to find it again by `ps --filter label=KEY=VALUE`; repeatable
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = spec::label)]
+    pub labels: Vec<(String, String)>,
+    /// An id of your own: the same run again gets the worker that is there, another run of this id is refused
+    #[arg(long, value_name = "ID")]
+    pub external_id: Option<String>,
     /// The program and its arguments
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,

@@ -1,6 +1,7 @@
 //! `holdfast ps` and `holdfast port`.
 
-use crate::args::{PortArgs, PsArgs};
+use crate::args::PortArgs;
+use crate::args::query::PsArgs;
 use crate::caller::Caller;
 use crate::client::{self, present};
 use crate::out;
@@ -15,13 +16,22 @@ use std::process::ExitCode;
 /// Where no daemon answers.
 pub fn ps(args: &PsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     let reply = client::with_daemon(caller, async |daemon| {
-        Ok(daemon.ask(async |mut rpc| rpc.list(ListRequest { all: args.all }).await).await?)
+        let request = ListRequest { all: args.all, filters: args.filters.clone() };
+        Ok(daemon.ask(async |mut rpc| rpc.list(request.clone()).await).await?)
     })?;
     if args.json {
         out::json(&reply.workers.iter().map(json::worker).collect::<Vec<_>>())?;
     } else if args.quiet {
         let ids: String = reply.workers.iter().map(|worker| cell(&worker.id, 16) + "\n").collect();
         out::text(&ids)?;
+    } else if let Some(template) = &args.format {
+        let now = Timestamp::now();
+        let rows = reply.workers.iter().map(|worker| template.row(worker, now));
+        if template.is_table {
+            out::columns(template.heads(), rows.collect())?;
+        } else {
+            out::text(&rows.map(|columns| columns.join("\t") + "\n").collect::<String>())?;
+        }
     } else {
         let now = Timestamp::now();
         out::table(view::HEADS, reply.workers.iter().map(|worker| view::row(worker, now)).collect())?;

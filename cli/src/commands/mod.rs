@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod inspect;
 pub mod list;
 pub mod logs;
+pub mod prune;
 pub mod run;
 pub mod session;
 pub mod several;
@@ -34,6 +35,7 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Restart(args) => several::restart(args, &caller()?),
         Command::Kill(args) => several::kill(args, &caller()?),
         Command::Rm(args) => several::rm(args, &caller()?),
+        Command::Prune(args) => prune::run(&args, &caller()?),
         Command::Wait(args) => several::wait(args, &caller()?),
         Command::Status(args) => status::status(&args, &caller()?),
         Command::Version(args) => status::version(&args),

@@ -128,7 +128,7 @@ pub fn gather(owner: Option<&str>) -> Facts {
 fn ask(caller: &Caller, expected: bool) -> Result<Answers, Silence> {
     let asked = client::with_daemon(caller, async |mut daemon| {
         let status = answer(ANSWER_MAX, daemon.rpc.status(StatusRequest {})).await?;
-        let list = answer(ANSWER_MAX, daemon.rpc.list(ListRequest { all: false })).await?;
+        let list = answer(ANSWER_MAX, daemon.rpc.list(ListRequest::default())).await?;
         Ok(Answers { status, published: list.workers.into_iter().flat_map(|worker| worker.ports).collect() })
     });
     asked.map_err(|error| {

@@ -82,6 +82,8 @@ struct SpecJson {
     log_bytes_max: u64,
     log_files_max: u32,
     remove_on_exit: bool,
+    labels: BTreeMap<String, String>,
+    external_id: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -278,6 +280,8 @@ fn spec(spec: &WorkerSpec) -> SpecJson {
         log_bytes_max: if spec.log_bytes_max == 0 { 100 << 20 } else { spec.log_bytes_max },
         log_files_max: if spec.log_files_max == 0 { 10 } else { spec.log_files_max },
         remove_on_exit: spec.remove_on_exit,
+        labels: spec.labels.clone().into_iter().collect(),
+        external_id: some_text(&spec.external_id),
     }
 }
 

@@ -252,6 +252,19 @@ impl Daemon for Fake {
         Ok(Response::new(RemoveReply { id: worker.id }))
     }
 
+    async fn prune(&self, request: Request<PruneRequest>) -> Reply<PruneReply> {
+        let request = request.into_inner();
+        self.note(format!("prune {:?} dry_run={}", request.filters, request.dry_run));
+        let ended = self.workers.iter().filter(|worker| worker.pid == 0);
+        let pruned = ended.map(|worker| Pruned {
+            id: worker.id.clone(),
+            name: worker.name.clone(),
+            phase: worker.phase,
+            bytes: 2048,
+        });
+        Ok(Response::new(PruneReply { pruned: pruned.collect() }))
+    }
+
     async fn wait(&self, request: Request<WaitRequest>) -> Reply<WaitReply> {
         let name = request.into_inner().worker;
         self.note(format!("wait {name}"));
@@ -259,8 +272,8 @@ impl Daemon for Fake {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Reply<ListReply> {
-        let all = request.into_inner().all;
-        self.note(format!("list all={all}"));
+        let ListRequest { all, filters } = request.into_inner();
+        self.note(format!("list all={all} filters={filters:?}"));
         if self.workers.first().is_some_and(|worker| worker.name == "hang") {
             std::future::pending::<()>().await;
         }

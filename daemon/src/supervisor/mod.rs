@@ -2,10 +2,12 @@
 //!
 //! Never does: decide where a worker goes (`worker::step` does), signal by number, wait without a deadline.
 
+mod existing;
 mod launch;
 mod task;
 mod view;
 
+pub use existing::Created;
 pub use task::Answer;
 pub use view::{View, wire_phase};
 
@@ -62,6 +64,7 @@ pub struct Shared {
 struct Workers {
     by_id: BTreeMap<WorkerId, Entry>,
     by_name: HashMap<String, WorkerId>,
+    by_external_id: HashMap<String, WorkerId>,
 }
 
 /// One worker, as others reach it. Cheap to clone.
@@ -150,12 +153,12 @@ impl Shared {
         Self { owner, layout, epoch, boot_id, store, helper, changes, workers, hosts_stale: Notify::new() }
     }
 
-    /// Puts a worker on record and starts it. The second part answers when it is executed, or says why it is not;
-    /// then it is forgotten again.
-    pub async fn create(
-        self: &Arc<Self>,
-        mut wire: wire::WorkerSpec,
-    ) -> Result<(Entry, Watch, oneshot::Receiver<Result<wire::Worker, Problem>>), Problem> {
+    /// Puts a worker on record and starts it, where none of its external id is there yet.
+    pub async fn create(self: &Arc<Self>, mut wire: wire::WorkerSpec) -> Result<Created, Problem> {
+        if let Some(entry) = self.existing(&wire)? {
+            let watch = entry.watch();
+            return Ok(Created::Before { entry, watch });
+        }
         let id = WorkerId::from_random(u64::from_le_bytes(random()?));
         if wire.name.is_empty() {
             wire.name = self.free_name(id);
@@ -179,7 +182,7 @@ impl Shared {
         let watch = entry.watch();
         // The loop lives on when the caller goes: a launch is never cut short half-way.
         tokio::spawn(task.begin(answer));
-        Ok((entry, watch, answered))
+        Ok(Created::Now { entry, watch, started: answered })
     }
 
     /// Takes a worker of the store up again, as `found` by reconcile. The answer comes when that shows in its view.
@@ -219,6 +222,9 @@ impl Shared {
         let wire = Arc::new(row.spec.clone());
         let (task, view) = Task::new(self.clone(), row, spec, end, task::Ends { asks, watchers: watchers.clone() });
         let entry = Entry { id, spec: wire, inbox, view, watchers };
+        if !entry.spec.external_id.is_empty() {
+            workers.by_external_id.insert(entry.spec.external_id.clone(), id);
+        }
         workers.by_name.insert(name, id);
         workers.by_id.insert(id, entry.clone());
         Ok((task, entry))
@@ -226,7 +232,9 @@ impl Shared {
 
     fn forget(&self, id: WorkerId, name: &str) {
         let mut workers = self.workers();
-        workers.by_id.remove(&id);
+        if let Some(entry) = workers.by_id.remove(&id) {
+            workers.by_external_id.remove(&entry.spec.external_id);
+        }
         workers.by_name.remove(name);
     }
 

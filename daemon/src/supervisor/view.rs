@@ -45,8 +45,9 @@ impl View {
             ports: if live && !row.ports.is_empty() { row.ports.clone() } else { row.spec.publish.clone() },
             command: row.spec.command.clone(),
             network: spec.network.name().into(),
-            labels: Default::default(),
+            labels: row.spec.labels.clone(),
             owner: owner.to_string(),
+            external_id: row.spec.external_id.clone(),
         };
         let shim_pid = if live { row.shim_pid } else { 0 };
         let log_at_end = end.map_or((0, 0), |end| (end.log_bytes, end.log_dropped_bytes));

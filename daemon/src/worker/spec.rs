@@ -1,7 +1,9 @@
 //! What the owner wants a worker to be, parsed into a type that cannot be wrong. Pure.
 
+use super::query::{self, MarkError};
 use holdfast_proto::daemon as wire;
 use holdfast_proto::words::{WordError, WorkerName};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -105,6 +107,9 @@ pub enum SpecError {
     /// Too long a grace.
     #[error("stop timeout of {0} s is too long: use at most {GRACE_SECS_MAX}")]
     Grace(u32),
+    /// See [`MarkError`].
+    #[error(transparent)]
+    Mark(#[from] MarkError),
     /// A log that cannot be kept so.
     #[error(
         "bad log limits, {bytes} bytes in {files} files: use 1 to {LOG_FILES_MAX} files of {LOG_FILE_BYTES_MIN} bytes or more, 1 TiB at most"
@@ -186,6 +191,10 @@ pub struct Spec {
     pub log_files_max: u32,
     /// Forgotten with its output once it ended and its watcher saw it.
     pub remove_on_exit: bool,
+    /// For whoever drives the daemon.
+    pub labels: BTreeMap<String, String>,
+    /// At most one worker has it; empty: none.
+    pub external_id: String,
 }
 
 impl Network {
@@ -218,6 +227,8 @@ impl TryFrom<&wire::WorkerSpec> for Spec {
             return Err(SpecError::TooMany { what: "volumes", given: spec.volumes.len(), max: VOLUMES_MAX });
         }
         let (log_bytes_max, log_files_max) = log(spec.log_bytes_max, spec.log_files_max)?;
+        query::labels(&spec.labels)?;
+        query::external_id(&spec.external_id)?;
         Ok(Self {
             name: spec.name.parse()?,
             command: command(spec)?,
@@ -231,6 +242,8 @@ impl TryFrom<&wire::WorkerSpec> for Spec {
             log_bytes_max,
             log_files_max,
             remove_on_exit: spec.remove_on_exit,
+            labels: spec.labels.clone().into_iter().collect(),
+            external_id: spec.external_id.clone(),
         })
     }
 }
@@ -347,7 +360,7 @@ fn log(bytes: u64, files: u32) -> Result<(u64, u32), SpecError> {
 }
 
 /// What was given, short enough for a message.
-fn shown(bytes: &[u8]) -> String {
+pub(super) fn shown(bytes: &[u8]) -> String {
     const CHARS_MAX: usize = 64;
     let text = String::from_utf8_lossy(bytes);
     match text.char_indices().nth(CHARS_MAX) {

@@ -197,6 +197,7 @@ pub fn named(name: &str, command: &[&str]) -> WorkerSpec {
 #[derive(Debug, Default)]
 pub struct Run {
     pub created: Option<Worker>,
+    pub existing: Option<Worker>,
     pub started: Option<Worker>,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
@@ -214,6 +215,7 @@ pub async fn run(
     while let Some(event) = events.message().await.map_err(problem)? {
         match event.event.unwrap() {
             run_event::Event::Created(worker) => run.created = Some(worker),
+            run_event::Event::Existing(worker) => run.existing = Some(worker),
             run_event::Event::Started(worker) => run.started = Some(worker),
             run_event::Event::Output(output) if output.stream == 1 => run.stdout.extend(output.bytes),
             run_event::Event::Output(output) => run.stderr.extend(output.bytes),
@@ -224,7 +226,7 @@ pub async fn run(
 }
 
 pub async fn list(client: &mut DaemonClient<Channel>, all: bool) -> Vec<Worker> {
-    client.list(ListRequest { all }).await.unwrap().into_inner().workers
+    client.list(ListRequest { all, ..Default::default() }).await.unwrap().into_inner().workers
 }
 
 pub fn code(worker: &Worker) -> Option<u32> {

@@ -7,6 +7,7 @@ mod cage;
 mod exec;
 mod exits;
 mod fifty_workers;
+mod find;
 mod harness;
 mod install;
 mod leaks;

@@ -55,7 +55,7 @@ pub fn stop_of(owner: &str, grace: u32) -> anyhow::Result<ExitCode> {
         if Uid::effective().is_root() { Caller::by_name(owner, true)? } else { Caller::of_process(Some(owner))? };
     client::with_daemon(&caller, async |mut daemon| {
         let limit = Duration::from_secs(grace.into()) + SLACK;
-        let live = answer(ANSWER_MAX, daemon.rpc.list(ListRequest { all: false })).await?.workers;
+        let live = answer(ANSWER_MAX, daemon.rpc.list(ListRequest::default())).await?.workers;
         let mut stops = JoinSet::new();
         for worker in live {
             let mut daemon = daemon.clone();
