@@ -24,6 +24,9 @@ const PACKAGES: &[&str] = &[
     "conntrack",
     "sudo",
     "bubblewrap",
+    // A root file system in one file, and a program of Go's runtime.
+    "busybox-static",
+    "restic",
 ];
 
 /// Rises when [`prepare`] changes, so that an old cache is not taken for a new one.

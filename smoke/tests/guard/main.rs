@@ -4,5 +4,6 @@
 
 mod boundary;
 mod negative;
+mod seccomp;
 mod sources;
 mod tidy;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cage;
+mod calls;
 mod exec;
 mod exits;
 mod fifty_workers;

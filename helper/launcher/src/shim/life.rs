@@ -1,5 +1,6 @@
 //! From the launcher's word to the worker's end: one loop over its output, its watchers and its processes.
 
+use crate::confine::give_up_capabilities;
 use crate::halt::{CAGE, Halt, Step};
 use crate::log::{Flow, Log};
 use crate::places::{Places, now_ns};
@@ -108,7 +109,7 @@ impl Life {
         self.started_at_ns = now_ns();
         let born = worker::fork(orders, cage, self.places.worker_cgroup.as_ref().map(|fd| fd.as_fd()))?;
         // The shim has no further use for any; the worker gives up its own.
-        worker::give_up_capabilities().inspect_err(|_| kill(&born.pidfd))?;
+        give_up_capabilities().inspect_err(|_| kill(&born.pidfd))?;
         Ok(born)
     }
 

@@ -11,6 +11,7 @@ mod packet;
 #[path = "../sys.rs"]
 mod sys;
 
+mod confine;
 mod devices;
 mod halt;
 mod life;

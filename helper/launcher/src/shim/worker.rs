@@ -1,22 +1,19 @@
 //! The worker itself: one child without any privilege, and the program that it executes.
 
 use crate::Cage;
+use crate::confine::confine;
 use crate::halt::{CAGE, Halt, Step};
 use crate::sys;
 use holdfast_launcher::launch::Failure;
 use holdfast_launcher::orders::Orders;
 use nix::sched::CloneFlags;
-use nix::sys::signal::SigSet;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-
-include!(concat!(env!("OUT_DIR"), "/seccomp.rs"));
 
 /// Where programs are looked for when the worker's environment has no `PATH`.
 const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -80,35 +77,9 @@ fn run(orders: &Orders, cage: &Cage, standard: [&OwnedFd; 3]) -> Result<Infallib
     if !here.to_bytes().starts_with(b"/") {
         return Err(Halt::new(CAGE, "working directory outside the root", Errno::XDEV));
     }
-    sys::default_signals();
-    SigSet::empty().thread_set_mask().step("unblock signals")?;
-    give_up_capabilities()?;
     let (programs, argv, env) = words(orders)?;
-    sys::seccomp(&FILTER).step("seccomp")?;
+    confine()?;
     execute(orders, &programs, &argv, &env)
-}
-
-/// For good: nothing is inheritable, nothing can be gained by exec.
-pub fn give_up_capabilities() -> Result<(), Halt> {
-    rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
-    rustix::thread::clear_ambient_capability_set().step("ambient capabilities")?;
-    // Up to the kernel's last one, which may be later than the last that has a name here.
-    for number in 0..64 {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
-            Ok(()) => {}
-            Err(Errno::INVAL) => break,
-            Err(errno) => return Err(errno).step("bounding set"),
-        }
-    }
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    rustix::thread::set_capabilities(None, sets).step("capset")?;
-    let now = rustix::thread::capabilities(None).step("capget")?;
-    if (now.effective | now.permitted | now.inheritable).is_empty() {
-        Ok(())
-    } else {
-        Err(Halt::new(CAGE, "capabilities stayed", Errno::PERM))
-    }
 }
 
 type Words = (Vec<CString>, Vec<CString>, Vec<CString>);
