@@ -6,9 +6,9 @@ use holdfast_smoke::{Result, User};
 
 #[path = "../../../helper/launcher/build/calls.rs"]
 #[allow(dead_code)]
-mod calls;
+mod table;
 
-use calls::{Answer, ROWS, Row, When};
+use table::{Answer, ROWS, Row, When};
 
 /// Calls that must get past the filter; what the kernel then says is its affair.
 const NEEDED: &[(&str, libc::c_long, &str)] = &[
