@@ -2,6 +2,7 @@
 
 pub mod query;
 pub mod run;
+pub mod stats;
 
 use crate::commands;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -63,6 +64,8 @@ pub enum Command {
     Wait(WorkersArgs),
     /// List a worker's published ports
     Port(PortArgs),
+    /// Show what workers use: CPU, memory, tasks, network
+    Stats(stats::StatsArgs),
     /// Say what runs of Holdfast itself
     Status(JsonArgs),
     /// Find out what this host lacks, and what to do

@@ -32,6 +32,14 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
     text(&document)
 }
 
+/// Prints one JSON document in one line: one of many.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn json_line(value: &impl Serialize) -> io::Result<()> {
+    text(&(serde_json::to_string(value).map_err(io::Error::other)? + "\n"))
+}
+
 /// Prints a table without lines; each cell has to be [`crate::view::cell`]'s or the program's own.
 ///
 /// # Errors

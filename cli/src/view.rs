@@ -3,6 +3,7 @@
 pub mod json;
 pub mod template;
 pub mod time;
+pub mod usage;
 
 use holdfast_proto::daemon::{Exit, InspectReply, Phase, Publish, Worker, exit::How};
 use jiff::Timestamp;

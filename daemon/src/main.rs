@@ -17,6 +17,7 @@ mod reconcile;
 mod resolv;
 mod service;
 mod shim;
+mod stats;
 mod store;
 mod supervisor;
 mod worker;

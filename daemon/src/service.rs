@@ -6,6 +6,7 @@ mod tell;
 
 use crate::output::{self, Reader};
 use crate::peer::Peer;
+use crate::stats;
 use crate::supervisor::{Ask, Shared, grace_of, invalid};
 use crate::worker::query::Filter;
 use crate::worker::spec;
@@ -175,6 +176,20 @@ impl Daemon for Service {
             drop(watch);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn stats(&self, request: Request<StatsRequest>) -> Answered<StatsReply> {
+        let request = request.into_inner();
+        let entries = match request.workers.as_slice() {
+            [] => {
+                let mut live = self.shared.entries();
+                live.retain(|entry| request.all || entry.view().phase.is_live());
+                live.sort_by_key(|entry| entry.view().worker.created_at);
+                live
+            }
+            named => named.iter().map(|worker| self.shared.find(worker)).collect::<Result<_, _>>()?,
+        };
+        Ok(Response::new(StatsReply { workers: stats::of(&self.shared, entries).await }))
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Answered<StatusReply> {

@@ -5,6 +5,7 @@
 
 use holdfast_launcher::WireError;
 use holdfast_launcher::control::{Hello, PACKET_BYTES_MAX, Report};
+use holdfast_launcher::counters::{AskCounters, Counters};
 use holdfast_launcher::record::ExitRecord;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -106,6 +107,10 @@ pub struct Shim {
 impl Shim {
     /// Connects and shows the nonce. Does not wait for the shim: the kernel queues both.
     pub fn connect(path: &Path, nonce: [u8; 16]) -> Result<Self, ShimError> {
+        Self::connect_saying(path, &Hello { nonce }.encode())
+    }
+
+    fn connect_saying(path: &Path, first: &[u8]) -> Result<Self, ShimError> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         match dial(&socket, path) {
@@ -113,7 +118,7 @@ impl Shim {
             Err(Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR) => return Err(ShimError::Nobody),
             Err(errno) => return Err(errno.into()),
         }
-        match rustix::net::send(&socket, &Hello { nonce }.encode(), SendFlags::NOSIGNAL) {
+        match rustix::net::send(&socket, first, SendFlags::NOSIGNAL) {
             Ok(_) => {}
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(ShimError::Nobody),
             Err(errno) => return Err(errno.into()),
@@ -139,6 +144,20 @@ impl Shim {
                     _ => return Err(error.into()),
                 },
             }
+        }
+    }
+}
+
+/// Asks the shim behind `path` what its worker has used. Whoever calls this keeps the deadline.
+pub async fn counters(path: &Path, nonce: [u8; 16]) -> Result<Counters, ShimError> {
+    let shim = Shim::connect_saying(path, &AskCounters { nonce }.encode())?;
+    loop {
+        shim.socket.readable().await?;
+        match shim.socket.try_io(Interest::READABLE, || Ok(receive(shim.socket.as_fd())?)) {
+            Ok((bytes, _)) if bytes.is_empty() => return Err(ShimError::Nobody),
+            Ok((bytes, _)) => return Ok(Counters::decode(&bytes)?),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod prune;
 pub mod run;
 pub mod session;
 pub mod several;
+pub mod stats;
 pub mod status;
 pub mod system;
 
@@ -37,6 +38,7 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Rm(args) => several::rm(args, &caller()?),
         Command::Prune(args) => prune::run(&args, &caller()?),
         Command::Wait(args) => several::wait(args, &caller()?),
+        Command::Stats(args) => stats::run(&args, &caller()?),
         Command::Status(args) => status::status(&args, &caller()?),
         Command::Version(args) => status::version(&args),
         Command::Doctor(args) => doctor::run(&args, owner),

@@ -26,6 +26,16 @@ pub fn ago(nanos: i64, now: Timestamp) -> String {
     }
 }
 
+/// `45s`, `12m 3s`, `5h 12m`, `3d 4h`.
+pub fn span(secs: u64) -> String {
+    match secs {
+        0..60 => format!("{secs}s"),
+        60..3_600 => format!("{}m {}s", secs / 60, secs % 60),
+        3_600..86_400 => format!("{}h {}m", secs / 3_600, secs / 60 % 60),
+        _ => format!("{}d {}h", secs / 86_400, secs / 3_600 % 24),
+    }
+}
+
 fn count(number: i128, unit: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {unit}{plural} ago")
@@ -40,6 +50,13 @@ mod tests {
         assert_eq!(rfc3339(0), None);
         assert_eq!(rfc3339(1_500_000_000).as_deref(), Some("1970-01-01T00:00:01.5Z"));
         assert_eq!(rfc3339(i64::MAX).as_deref(), Some("2262-04-11T23:47:16.854775807Z"));
+    }
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        for (secs, told) in [(0, "0s"), (59, "59s"), (60, "1m 0s"), (3_661, "1h 1m"), (90_000, "1d 1h")] {
+            assert_eq!(span(secs), told);
+        }
     }
 
     #[test]

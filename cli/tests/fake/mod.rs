@@ -309,6 +309,32 @@ impl Daemon for Fake {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    async fn stats(&self, request: Request<StatsRequest>) -> Reply<StatsReply> {
+        let request = request.into_inner();
+        let mut asked = self.asked.lock().unwrap();
+        asked.push(format!("stats {}", request.workers.join(" ")));
+        // Each look is a second after the last, in which half a second of CPU time was used.
+        let looks = asked.iter().filter(|asked| asked.starts_with("stats")).count() as u64;
+        let named = |worker: &&Worker| request.workers.is_empty() || request.workers.contains(&worker.name);
+        let stats = |worker: &Worker| WorkerStats {
+            worker: Some(worker.clone()),
+            counters: (worker.pid != 0).then_some(Counters {
+                at_us: looks * 1_000_000,
+                cpu_us: Some(looks * 500_000),
+                memory_bytes: Some(5 << 20),
+                tasks: Some(3),
+                received_bytes: Some(looks * 2048),
+                sent_bytes: Some(0),
+                ..Counters::default()
+            }),
+        };
+        let workers: Vec<_> = self.workers.iter().filter(named).map(stats).collect();
+        if workers.is_empty() {
+            return Err(Problem::new(Reason::NoSuchWorker, "there is no such worker").into());
+        }
+        Ok(Response::new(StatsReply { workers }))
+    }
+
     async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusReply> {
         let helper = ProgramStatus {
             name: "helper".into(),

@@ -311,7 +311,8 @@ impl Shared {
         self.state_dir(id).join("log")
     }
 
-    fn socket(&self, id: WorkerId) -> PathBuf {
+    /// Where a worker's shim listens.
+    pub fn socket(&self, id: WorkerId) -> PathBuf {
         self.workers_run().join(format!("{id}.sock"))
     }
 }

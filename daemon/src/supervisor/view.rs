@@ -15,6 +15,8 @@ pub struct View {
     pub network: Network,
     /// As callers get it.
     pub worker: wire::Worker,
+    /// Of the current generation's orders: shows its shim who asks.
+    pub nonce: [u8; 16],
     /// Of the current generation, for people; 0 where it is not live.
     pub shim_pid: u32,
     /// Of the current generation.
@@ -51,7 +53,16 @@ impl View {
         };
         let shim_pid = if live { row.shim_pid } else { 0 };
         let log_at_end = end.map_or((0, 0), |end| (end.log_bytes, end.log_dropped_bytes));
-        Self { phase, network: spec.network, worker, shim_pid, shim_version: row.shim_version.clone(), log_at_end }
+        let nonce = row.nonce;
+        Self {
+            phase,
+            network: spec.network,
+            worker,
+            nonce,
+            shim_pid,
+            shim_version: row.shim_version.clone(),
+            log_at_end,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod codec;
 pub mod control;
+pub mod counters;
 pub mod launch;
 pub mod lock;
 pub mod orders;

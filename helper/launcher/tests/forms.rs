@@ -8,6 +8,7 @@
 
 use holdfast_launcher::WireError;
 use holdfast_launcher::control::{Hello, Report};
+use holdfast_launcher::counters::{AskCounters, Counters, MemorySource};
 use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, ShimWord, Wiring};
 use holdfast_launcher::orders::{Orders, Volume};
 use holdfast_launcher::output::{self, RecordHeader, SegmentHeader, Stream, segment_name, segment_number};
@@ -135,6 +136,22 @@ fn words_between_daemon_and_shim_are_pinned() {
     report("preparing.v1", Report::Preparing { generation: 3, version: version.clone() });
     report("running.v1", Report::Running { generation: 3, version, started_at_ns: 1_790_000_000_000_000_001 });
     report("ended.v1", Report::Ended(record(Outcome::Code(42))));
+}
+
+#[test]
+fn counters_are_pinned() {
+    pinned("ask-counters.v1", &AskCounters { nonce: *b"0123456789abcdef" }, AskCounters::encode, AskCounters::decode);
+    let counters = |name: &str, word: Counters| pinned(name, &word, Counters::encode, Counters::decode);
+    counters("counters-none.v1", Counters { at_us: 7, ..Counters::default() });
+    let all = Counters {
+        at_us: 7,
+        cpu_us: Some(8),
+        memory: Some((9, MemorySource::Cgroup)),
+        tasks: Some(10),
+        network: Some((11, 12)),
+        block: Some((13, 14)),
+    };
+    counters("counters.v1", all);
 }
 
 #[test]
@@ -283,12 +300,14 @@ proptest! {
     /// Also with a right version and kind, so that more than the first check is met. What is accepted is written
     /// back as the same bytes: no form has two spellings.
     #[test]
-    fn no_bytes_do_harm(garbage in vec(any::<u8>(), 0..300), kind in 0u8..5) {
+    fn no_bytes_do_harm(garbage in vec(any::<u8>(), 0..300), kind in prop_oneof![0u8..5, Just(0x43)]) {
         for bytes in [garbage.clone(), [&[1, kind], &garbage[..]].concat(), [&[1], &garbage[..]].concat()] {
             if let Ok(word) = FromHelper::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = FromLauncher::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = ShimWord::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Report::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
+            if let Ok(word) = AskCounters::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
+            if let Ok(word) = Counters::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Hello::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Orders::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = ExitRecord::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }

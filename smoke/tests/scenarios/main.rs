@@ -16,6 +16,7 @@ mod main_job;
 mod power;
 mod session;
 mod threats;
+mod usage;
 
 use holdfast_smoke::{Host, Result};
 

@@ -3,6 +3,7 @@
 use crate::confine::give_up_capabilities;
 use crate::halt::{CAGE, Halt, Step};
 use crate::log::{Flow, Log};
+use crate::meter::Meter;
 use crate::places::{Places, now_ns};
 use crate::watchers::Watchers;
 use crate::worker::{self, Born};
@@ -47,11 +48,13 @@ pub fn live(orders: Orders, places: Places, cage: Cage, wiring: &Wiring) {
         places,
         log,
         signals,
+        meter: None,
     };
     let outcome = match life.start(&orders, &cage, wiring) {
         Ok(born) => {
-            // None of it is needed again, and an idle shim is to be small.
-            drop((orders, cage));
+            // None of the rest is needed again, and an idle shim is to be small.
+            life.meter = Some(Meter::new(cage.proc, &wiring.link));
+            drop((orders, cage.workdir, cage.null));
             life.watch(born)
         }
         Err(halt) => Outcome::NotStarted { code: halt.code, failure: halt.failure },
@@ -77,6 +80,8 @@ struct Life {
     log: Log,
     signals: SignalFd,
     watchers: Watchers,
+    /// Once the worker has been forked.
+    meter: Option<Meter>,
     /// What a watcher is told that comes now.
     report: Report,
     started_at_ns: i64,
@@ -157,6 +162,9 @@ impl Life {
         self.watchers.accept(&self.places.listener);
         let told = matches!(self.report, Report::Running { .. }).then(|| worker.pidfd.as_fd());
         self.watchers.hear(&self.report, told);
+        if let Some(meter) = &self.meter {
+            self.watchers.answer_counters(|| meter.read(self.places.worker_cgroup.as_ref(), reaped_us));
+        }
         while let Ok(Some(_)) = self.signals.read_signal() {}
         self.reap(worker);
         busy
@@ -257,6 +265,12 @@ impl Life {
         self.watchers.accept(&self.places.listener);
         self.watchers.hear(&report, None);
     }
+}
+
+/// CPU time of everything that was waited for, in microseconds.
+fn reaped_us() -> u64 {
+    let micros = |time: nix::sys::time::TimeVal| time.num_microseconds() as u64;
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, |usage| micros(usage.user_time()) + micros(usage.system_time()))
 }
 
 fn kill(pidfd: &OwnedFd) {

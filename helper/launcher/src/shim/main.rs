@@ -16,6 +16,7 @@ mod devices;
 mod halt;
 mod life;
 mod log;
+mod meter;
 mod netlink;
 mod places;
 mod root;
@@ -92,11 +93,13 @@ struct Cage {
     workdir: OwnedFd,
     /// `/dev/null` inside.
     null: OwnedFd,
+    /// The worker's `/proc`.
+    proc: OwnedFd,
 }
 
 fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
     let volumes = volumes::open(orders)?;
-    let root = root::build(orders, places, volumes)?;
+    let (root, proc) = root::build(orders, places, volumes)?;
     rustix::system::sethostname(orders.hostname.as_bytes()).step("sethostname")?;
     let gid = rustix::process::getegid().as_raw();
     for (knob, value) in [("ip_unprivileged_port_start", "0".to_owned()), ("ping_group_range", format!("{gid} {gid}"))]
@@ -104,7 +107,7 @@ fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
         std::fs::write(format!("/proc/sys/net/ipv4/{knob}"), value).step(knob)?;
     }
     netlink::loopback_up()?;
-    Ok(Cage { workdir: root::workdir(&root, &orders.workdir)?, null: root::null(&root)? })
+    Ok(Cage { workdir: root::workdir(&root, &orders.workdir)?, null: root::null(&root)?, proc })
 }
 
 fn read_orders(memfd: &OwnedFd) -> Result<Orders, Halt> {

@@ -34,8 +34,8 @@ pub const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountA
 /// Where the new root stands until it becomes the root; no source of ours lies there.
 const BUILDING_SITE: &str = "/sys";
 
-/// Builds the root and moves into it. What is returned is the root's mount.
-pub fn build(orders: &Orders, places: &Places, volumes: Volumes) -> Result<OwnedFd, Halt> {
+/// Builds the root and moves into it. What is returned are the mounts of the root and of its own `/proc`.
+pub fn build(orders: &Orders, places: &Places, volumes: Volumes) -> Result<(OwnedFd, OwnedFd), Halt> {
     sys::mount_setattr(CWD, c"/", true, 0, libc::MS_PRIVATE).step("private mounts")?;
     let root = tmpfs(&[("mode", "0755"), ("size", "4m")]).step("tmpfs /")?;
     move_mount(&root, c"", CWD, BUILDING_SITE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount /")?;
@@ -51,7 +51,7 @@ pub fn build(orders: &Orders, places: &Places, volumes: Volumes) -> Result<Owned
     enter(&root)?;
     sys::mount_setattr(root.as_fd(), c"", false, MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0)
         .step("read-only /")?;
-    Ok(root)
+    Ok((root, proc))
 }
 
 /// The working directory inside, which must be one.

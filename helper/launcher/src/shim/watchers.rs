@@ -2,6 +2,7 @@
 
 use crate::packet;
 use holdfast_launcher::control::{Hello, PACKET_BYTES_MAX, Report};
+use holdfast_launcher::counters::{AskCounters, Counters};
 use rustix::net::SocketFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ struct Watcher {
     socket: OwnedFd,
     /// Until it has said Hello.
     silent_until: Option<Instant>,
+    /// Waits for the worker's counters, and for nothing else.
+    asks_counters: bool,
 }
 
 impl Watchers {
@@ -41,7 +44,11 @@ impl Watchers {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let Ok(socket) = rustix::net::accept_with(listener, flags) else { return };
             if is_trusted(&socket) {
-                self.watchers.push(Watcher { socket, silent_until: Some(Instant::now() + PATIENCE) });
+                self.watchers.push(Watcher {
+                    socket,
+                    silent_until: Some(Instant::now() + PATIENCE),
+                    asks_counters: false,
+                });
             }
         }
     }
@@ -57,12 +64,30 @@ impl Watchers {
                     watcher.silent_until.is_none_or(|until| now < until)
                 }
                 Ok((len, _)) if len > 0 && watcher.silent_until.is_some() => {
+                    if AskCounters::decode(&buffer[..len]).is_ok_and(|ask| same(&ask.nonce, &nonce)) {
+                        watcher.asks_counters = true;
+                        return true;
+                    }
                     watcher.silent_until = None;
                     Hello::decode(&buffer[..len]).is_ok_and(|hello| same(&hello.nonce, &nonce))
                         && tell(&watcher.socket, &packet, worker)
                 }
                 Ok(_) | Err(_) => false,
             }
+        });
+    }
+
+    /// Answers those that asked for the worker's counters, which are taken once for all of them; then they go.
+    pub fn answer_counters(&mut self, take: impl FnOnce() -> Counters) {
+        if !self.watchers.iter().any(|watcher| watcher.asks_counters) {
+            return;
+        }
+        let packet = take().encode();
+        self.watchers.retain(|watcher| {
+            if watcher.asks_counters {
+                tell(&watcher.socket, &packet, None);
+            }
+            !watcher.asks_counters
         });
     }
 
