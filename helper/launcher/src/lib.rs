@@ -14,5 +14,6 @@ pub mod lock;
 pub mod orders;
 pub mod output;
 pub mod record;
+pub mod session;
 
 pub use codec::WireError;

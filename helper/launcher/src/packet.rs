@@ -41,3 +41,9 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<
     }
     Ok((got.bytes, fds))
 }
+
+/// Compares two secrets without a hint of how far they agree.
+#[allow(dead_code, reason = "the shim alone has one to compare")]
+pub fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
+    a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}

@@ -13,6 +13,7 @@ use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, ShimWord, Wir
 use holdfast_launcher::orders::{Orders, Volume};
 use holdfast_launcher::output::{self, RecordHeader, SegmentHeader, Stream, segment_name, segment_number};
 use holdfast_launcher::record::{ExitRecord, Outcome};
+use holdfast_launcher::session::{Call, DATA_BYTES_MAX, End, FromSession, Program, Refusal, Size, ToSession};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::ffi::OsString;
@@ -152,6 +153,47 @@ fn counters_are_pinned() {
         block: Some((13, 14)),
     };
     counters("counters.v1", all);
+}
+
+#[test]
+fn words_of_sessions_are_pinned() {
+    let nonce = *b"0123456789abcdef";
+    let size = Size { rows: 24, columns: 80 };
+    let call = |name: &str, word: Call| {
+        assert!(Call::is_one(&word.encode()));
+        pinned(name, &word, Call::encode, Call::decode);
+    };
+    assert!(!Call::is_one(&Hello { nonce }.encode()));
+    call("session-open.v1", Call::Open { nonce, session: 7, terminal: Some(size), input: true });
+    call("session-open-pipes.v1", Call::Open { nonce, session: 7, terminal: None, input: false });
+    call("session-resume.v1", Call::Resume { nonce, session: 7, taken: 5 });
+    let program = Program { argv: vec!["ls".into()], env: vec!["A=b".into()], workdir: "/srv".into() };
+    pinned("session-program.v1", &program, Program::encode, Program::decode);
+    let to = |name: &str, word: ToSession| pinned(name, &word, ToSession::encode, ToSession::decode);
+    to("session-input.v1", ToSession::Input { offset: 5, bytes: b"hello".to_vec() });
+    to("session-input-end.v1", ToSession::InputEnd { offset: 10 });
+    to("session-resize.v1", ToSession::Resize(size));
+    to("session-signal.v1", ToSession::Signal(15));
+    to("session-taken.v1", ToSession::Taken { offset: 5 });
+    to("session-hangup.v1", ToSession::Hangup);
+    let from = |name: &str, word: FromSession| pinned(name, &word, FromSession::encode, FromSession::decode);
+    from("session-opened.v1", FromSession::Opened { input: 5 });
+    from("session-refused.v1", FromSession::Refused(Refusal::Full));
+    from("session-output.v1", FromSession::Output { is_stderr: true, offset: 5, bytes: b"hello".to_vec() });
+    from("session-input-taken.v1", FromSession::InputTaken { offset: 5 });
+    from("session-code.v1", FromSession::Ended(End::Code(42)));
+    from("session-killed.v1", FromSession::Ended(End::Signal(9)));
+    from("session-not-started.v1", FromSession::Ended(End::NotStarted { code: 127, failure: failure() }));
+    let long = ToSession::Input { offset: 0, bytes: vec![0; DATA_BYTES_MAX + 1] };
+    assert_eq!(ToSession::decode(&long.encode()), Err(WireError::Value("length")));
+    assert_eq!(ToSession::decode(&ToSession::Signal(32).encode()), Err(WireError::Value("signal")));
+    for bad in [
+        Program { argv: vec![], ..program.clone() },
+        Program { workdir: "srv".into(), ..program.clone() },
+        Program { env: vec!["A=\0".into()], ..program },
+    ] {
+        assert!(Program::decode(&bad.encode()).is_err());
+    }
 }
 
 #[test]
@@ -300,7 +342,7 @@ proptest! {
     /// Also with a right version and kind, so that more than the first check is met. What is accepted is written
     /// back as the same bytes: no form has two spellings.
     #[test]
-    fn no_bytes_do_harm(garbage in vec(any::<u8>(), 0..300), kind in prop_oneof![0u8..5, Just(0x43)]) {
+    fn no_bytes_do_harm(garbage in vec(any::<u8>(), 0..300), kind in prop_oneof![0u8..19, Just(0x43)]) {
         for bytes in [garbage.clone(), [&[1, kind], &garbage[..]].concat(), [&[1], &garbage[..]].concat()] {
             if let Ok(word) = FromHelper::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = FromLauncher::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
@@ -308,6 +350,10 @@ proptest! {
             if let Ok(word) = Report::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = AskCounters::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Counters::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
+            if let Ok(word) = Call::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
+            if let Ok(word) = ToSession::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
+            if let Ok(word) = FromSession::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
+            if let Ok(word) = Program::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Hello::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Orders::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = ExitRecord::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }

@@ -20,16 +20,7 @@ pub fn confine() -> Result<(), Halt> {
 
 /// For good: nothing is inheritable, nothing can be gained by exec.
 pub fn give_up_capabilities() -> Result<(), Halt> {
-    rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
-    rustix::thread::clear_ambient_capability_set().step("ambient capabilities")?;
-    // Up to the kernel's last one, which may be later than the last that has a name here.
-    for number in 0..64 {
-        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
-            Ok(()) => {}
-            Err(Errno::INVAL) => break,
-            Err(errno) => return Err(errno).step("bounding set"),
-        }
-    }
+    empty_bounding_set()?;
     let none = CapabilitySet::empty();
     let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, sets).step("capset")?;
@@ -39,4 +30,39 @@ pub fn give_up_capabilities() -> Result<(), Halt> {
     } else {
         Err(Halt::new(CAGE, "capabilities stayed", Errno::PERM))
     }
+}
+
+/// All that the shim keeps once the worker was forked: a cgroup namespace for a program that is started beside it
+/// takes CAP_SYS_ADMIN in the worker's user namespace (docs/decisions, "one capability").
+const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN;
+
+/// In the shim, for good: everything but [`KEPT`], and that does nothing until a child raises it.
+pub fn keep_for_sessions() -> Result<(), Halt> {
+    empty_bounding_set()?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: KEPT, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).step("capset")
+}
+
+/// In a child of the shim that has not executed yet.
+pub fn raise_kept() -> Result<(), Halt> {
+    let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).step("capset")
+}
+
+/// No ambient capability, none that exec could give. What is empty already takes no capability to empty.
+fn empty_bounding_set() -> Result<(), Halt> {
+    rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
+    rustix::thread::clear_ambient_capability_set().step("ambient capabilities")?;
+    // Up to the kernel's last one, which may be later than the last that has a name here.
+    for number in 0..64 {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::capability_is_in_bounding_set(one) {
+            Ok(true) => rustix::thread::remove_capability_from_bounding_set(one).step("bounding set")?,
+            Ok(false) => {}
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno).step("bounding set"),
+        }
+    }
+    Ok(())
 }

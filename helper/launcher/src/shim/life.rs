@@ -1,10 +1,11 @@
 //! From the launcher's word to the worker's end: one loop over its output, its watchers and its processes.
 
-use crate::confine::give_up_capabilities;
+use crate::confine::keep_for_sessions;
 use crate::halt::{CAGE, Halt, Step};
 use crate::log::{Flow, Log};
 use crate::meter::Meter;
 use crate::places::{Places, now_ns};
+use crate::sessions::Sessions;
 use crate::watchers::Watchers;
 use crate::worker::{self, Born};
 use crate::{Cage, netlink, sys};
@@ -39,8 +40,13 @@ pub fn live(orders: Orders, places: Places, cage: Cage, wiring: &Wiring) {
         places.leave_not_started(&orders, &Halt::new(CAGE, "log", Errno::IO));
         return;
     };
+    let Ok(null) = cage.null.try_clone() else {
+        places.leave_not_started(&orders, &Halt::new(CAGE, "dup", Errno::MFILE));
+        return;
+    };
     let mut life = Life {
         watchers: Watchers::new(orders.nonce),
+        sessions: Sessions::new(null),
         report: Report::Preparing { generation: orders.generation, version: holdfast_proto::VERSION.to_owned() },
         started_at_ns: 0,
         finished_at_ns: None,
@@ -82,6 +88,7 @@ struct Life {
     watchers: Watchers,
     /// Once the worker has been forked.
     meter: Option<Meter>,
+    sessions: Sessions,
     /// What a watcher is told that comes now.
     report: Report,
     started_at_ns: i64,
@@ -113,8 +120,8 @@ impl Life {
         }
         self.started_at_ns = now_ns();
         let born = worker::fork(orders, cage, self.places.worker_cgroup.as_ref().map(|fd| fd.as_fd()))?;
-        // The shim has no further use for any; the worker gives up its own.
-        give_up_capabilities().inspect_err(|_| kill(&born.pidfd))?;
+        // The worker gives up its own.
+        keep_for_sessions().inspect_err(|_| kill(&born.pidfd))?;
         Ok(born)
     }
 
@@ -144,7 +151,7 @@ impl Life {
 
     /// Waits for the next thing and does it. True: output came.
     fn turn(&mut self, worker: &mut Watched, until: Option<Instant>) -> bool {
-        let deadline = until.into_iter().chain(self.watchers.deadline()).min();
+        let deadline = until.into_iter().chain(self.watchers.deadline()).chain(self.sessions.due()).min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -154,6 +161,7 @@ impl Life {
         fds.extend(pipes.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(self.watchers.has_room().then(|| PollFd::new(&self.places.listener, PollFlags::IN)));
         fds.extend(self.watchers.sockets().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        self.sessions.poll_fds(&mut fds);
         // Blocked signals do not interrupt; whatever else the answer is, each source says what it has.
         let _ = poll(&mut fds, timeout.as_ref());
         drop(fds);
@@ -167,7 +175,15 @@ impl Life {
         }
         while let Ok(Some(_)) = self.signals.read_signal() {}
         self.reap(worker);
-        busy
+        self.hear_callers(worker);
+        busy | self.sessions.turn()
+    }
+
+    fn hear_callers(&mut self, worker: &Watched) {
+        let is_running = matches!(self.report, Report::Running { .. }) && worker.status.is_none();
+        for caller in self.watchers.callers() {
+            self.sessions.answer(caller, is_running, self.places.worker_cgroup.as_ref());
+        }
     }
 
     fn take_output(&mut self, worker: &mut Watched) -> bool {
@@ -211,7 +227,8 @@ impl Life {
                     worker.status = Some(status);
                     self.finished_at_ns = Some(now_ns());
                 }
-                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(Some((pid, status))) => self.sessions.reaped(pid.as_raw_nonzero().get(), status),
+                Err(Errno::INTR) => {}
                 Ok(None) => return Reaped::SomeLive,
                 Err(_) => return Reaped::NoneLeft,
             }
@@ -231,8 +248,9 @@ impl Life {
             self.turn(worker, Some(Instant::now() + Duration::from_millis(10)));
         }
         let deadline = Instant::now() + DRAIN;
-        while (worker.stdout.is_some() || worker.stderr.is_some()) && Instant::now() < deadline {
-            if !self.take_output(worker) && (worker.stdout.is_some() || worker.stderr.is_some()) {
+        let open = |worker: &Watched| worker.stdout.is_some() || worker.stderr.is_some();
+        while (open(worker) || !self.sessions.are_told()) && Instant::now() < deadline {
+            if !self.take_output(worker) && (open(worker) || !self.sessions.are_told()) {
                 self.turn(worker, Some(deadline));
             }
         }

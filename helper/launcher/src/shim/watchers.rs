@@ -1,8 +1,10 @@
 //! The control socket: whoever shows the nonce is told the worker's state now and at each change.
 
 use crate::packet;
+use crate::sessions::{Caller, call_of};
 use holdfast_launcher::control::{Hello, PACKET_BYTES_MAX, Report};
 use holdfast_launcher::counters::{AskCounters, Counters};
+use holdfast_launcher::session::Call;
 use rustix::net::SocketFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Watchers {
     nonce: [u8; 16],
     watchers: Vec<Watcher>,
+    callers: Vec<Caller>,
 }
 
 struct Watcher {
@@ -30,7 +33,7 @@ struct Watcher {
 impl Watchers {
     /// Nobody yet.
     pub fn new(nonce: [u8; 16]) -> Self {
-        Self { nonce, watchers: Vec::new() }
+        Self { nonce, watchers: Vec::new(), callers: Vec::new() }
     }
 
     /// Whether one more would be let in.
@@ -53,28 +56,45 @@ impl Watchers {
         }
     }
 
-    /// Takes what watchers said and tells those that said it right `report`; the others go.
+    /// Takes what watchers said and tells those that said it right `report`; those that call for a session are
+    /// kept for [`Watchers::callers`]; the others go.
     pub fn hear(&mut self, report: &Report, worker: Option<BorrowedFd<'_>>) {
-        let (nonce, now) = (self.nonce, Instant::now());
+        let now = Instant::now();
         let packet = report.encode();
-        self.watchers.retain_mut(|watcher| {
+        for mut watcher in std::mem::take(&mut self.watchers) {
             let mut buffer = [0; PACKET_BYTES_MAX];
-            match packet::receive(watcher.socket.as_fd(), &mut buffer) {
+            let stays = match packet::receive(watcher.socket.as_fd(), &mut buffer) {
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {
                     watcher.silent_until.is_none_or(|until| now < until)
                 }
+                Ok((len, fds)) if len > 0 && watcher.silent_until.is_some() && Call::is_one(&buffer[..len]) => {
+                    self.callers.extend(call_of(&buffer[..len], &self.nonce).map(|call| {
+                        let program = fds.into_iter().next();
+                        Caller { link: watcher.socket, call, program }
+                    }));
+                    continue;
+                }
                 Ok((len, _)) if len > 0 && watcher.silent_until.is_some() => {
-                    if AskCounters::decode(&buffer[..len]).is_ok_and(|ask| same(&ask.nonce, &nonce)) {
+                    if AskCounters::decode(&buffer[..len]).is_ok_and(|ask| packet::same(&ask.nonce, &self.nonce)) {
                         watcher.asks_counters = true;
-                        return true;
+                        true
+                    } else {
+                        watcher.silent_until = None;
+                        Hello::decode(&buffer[..len]).is_ok_and(|hello| packet::same(&hello.nonce, &self.nonce))
+                            && tell(&watcher.socket, &packet, worker)
                     }
-                    watcher.silent_until = None;
-                    Hello::decode(&buffer[..len]).is_ok_and(|hello| same(&hello.nonce, &nonce))
-                        && tell(&watcher.socket, &packet, worker)
                 }
                 Ok(_) | Err(_) => false,
+            };
+            if stays {
+                self.watchers.push(watcher);
             }
-        });
+        }
+    }
+
+    /// Those that called for a session since this was asked last.
+    pub fn callers(&mut self) -> Vec<Caller> {
+        std::mem::take(&mut self.callers)
     }
 
     /// Answers those that asked for the worker's counters, which are taken once for all of them; then they go.
@@ -117,9 +137,4 @@ fn is_trusted(socket: &OwnedFd) -> bool {
     // rustix's Pid cannot be 0, so the credentials are asked for with nix.
     let credentials = nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials);
     credentials.is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw() && peer.pid() == 0)
-}
-
-/// Compares without a hint of how far they agree.
-fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
-    a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }

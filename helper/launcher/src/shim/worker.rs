@@ -1,19 +1,21 @@
 //! The worker itself: one child without any privilege, and the program that it executes.
 
 use crate::Cage;
-use crate::confine::confine;
+use crate::confine::{confine, give_up_capabilities, raise_kept};
 use crate::halt::{CAGE, Halt, Step};
 use crate::sys;
 use holdfast_launcher::launch::Failure;
 use holdfast_launcher::orders::Orders;
+use holdfast_launcher::session::Program;
 use nix::sched::CloneFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use std::convert::Infallible;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Where programs are looked for when the worker's environment has no `PATH`.
 const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -40,19 +42,46 @@ pub fn fork(orders: &Orders, cage: &Cage, cgroup: Option<BorrowedFd<'_>>) -> Res
         rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).step("pipe")?;
     }
     match sys::clone3(0, cgroup).step("fork the worker")? {
-        sys::Forked::Child => {
-            let halt = match run(orders, cage, [&cage.null, &stdout_in, &stderr_in]) {
-                Ok(never) => match never {},
-                Err(halt) => halt,
-            };
-            let mut said = halt.failure.errno.to_le_bytes().to_vec();
-            said.push(halt.code);
-            said.extend_from_slice(halt.failure.step.as_bytes());
-            let _ = rustix::io::write(&executed_in, &said);
-            sys::exit(i32::from(halt.code))
-        }
+        sys::Forked::Child => say_and_end(run(orders, cage, [&cage.null, &stdout_in, &stderr_in]), &executed_in),
         sys::Forked::Parent { pid, pidfd } => Ok(Born { pid: pid as i32, pidfd, stdout, stderr, executed }),
     }
+}
+
+/// A program beside the worker's own, as its parent holds it.
+pub struct Beside {
+    /// In the worker's own pid namespace; leads a session and a process group.
+    pub pid: i32,
+    /// As [`Born::executed`].
+    pub executed: OwnedFd,
+}
+
+/// Forks one more process of the worker: same cgroup, same cage, nothing more. With `terminal` its three
+/// descriptors are one, which becomes its controlling one.
+pub fn fork_beside(
+    program: &Program,
+    standard: [BorrowedFd<'_>; 3],
+    terminal: bool,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Beside, Halt> {
+    let (executed, executed_in) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipe")?;
+    rustix::fs::fcntl_setfl(&executed, OFlags::NONBLOCK).step("pipe")?;
+    match sys::clone3(0, cgroup).step("fork")? {
+        sys::Forked::Child => say_and_end(run_beside(program, standard, terminal), &executed_in),
+        sys::Forked::Parent { pid, .. } => Ok(Beside { pid: pid as i32, executed }),
+    }
+}
+
+/// In a child that could not become its program.
+fn say_and_end(failed: Result<Infallible, Halt>, executed: &OwnedFd) -> ! {
+    let halt = match failed {
+        Ok(never) => match never {},
+        Err(halt) => halt,
+    };
+    let mut said = halt.failure.errno.to_le_bytes().to_vec();
+    said.push(halt.code);
+    said.extend_from_slice(halt.failure.step.as_bytes());
+    let _ = rustix::io::write(executed, &said);
+    sys::exit(i32::from(halt.code))
 }
 
 /// What the `executed` pipe said.
@@ -65,32 +94,63 @@ pub fn exec_failure(said: &[u8]) -> Option<Halt> {
 
 /// In the child: gives up everything, then becomes the program. It sits between 0-2 and nothing else.
 fn run(orders: &Orders, cage: &Cage, standard: [&OwnedFd; 3]) -> Result<Infallible, Halt> {
+    enter(standard.map(AsFd::as_fd))?;
+    rustix::process::fchdir(&cage.workdir).named(format!("working directory {}", orders.workdir.display()))?;
+    check_directory(&orders.workdir)?;
+    become_program(&orders.argv, &orders.env)
+}
+
+/// The same beside the worker's first process, from what `keep_for_sessions` left.
+fn run_beside(program: &Program, standard: [BorrowedFd<'_>; 3], terminal: bool) -> Result<Infallible, Halt> {
+    raise_kept()?;
+    enter(standard)?;
+    if terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step("controlling terminal")?;
+    }
+    // Before anything that the caller named is looked at.
+    give_up_capabilities()?;
+    rustix::process::chdir(&program.workdir).named(format!("working directory {}", program.workdir.display()))?;
+    check_directory(&program.workdir)?;
+    become_program(&program.argv, &program.env)
+}
+
+/// A session and a cgroup namespace of its own, and 0-2.
+fn enter(standard: [BorrowedFd<'_>; 3]) -> Result<(), Halt> {
     rustix::process::setsid().step("setsid")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("cgroup namespace")?;
     for (number, fd) in standard.into_iter().enumerate() {
-        sys::place(fd.as_fd(), number as i32).step("standard descriptors")?;
+        sys::place(fd, number as i32).step("standard descriptors")?;
     }
     sys::close_on_exec_from(3).step("close_range")?;
-    rustix::process::fchdir(&cage.workdir).named(format!("working directory {}", orders.workdir.display()))?;
-    // A directory that is not below the root reads as "(unreachable)" (getcwd(2); CVE-2024-21626).
-    let here = rustix::process::getcwd(Vec::new()).named(format!("working directory {}", orders.workdir.display()))?;
-    if !here.to_bytes().starts_with(b"/") {
-        return Err(Halt::new(CAGE, "working directory outside the root", Errno::XDEV));
+    Ok(())
+}
+
+/// A directory that is not below the root reads as "(unreachable)" (getcwd(2); CVE-2024-21626).
+fn check_directory(path: &Path) -> Result<(), Halt> {
+    let here = rustix::process::getcwd(Vec::new()).named(format!("working directory {}", path.display()))?;
+    if here.to_bytes().starts_with(b"/") {
+        Ok(())
+    } else {
+        Err(Halt::new(CAGE, "working directory outside the root", Errno::XDEV))
     }
-    let (programs, argv, env) = words(orders)?;
+}
+
+/// Takes every right away, then executes.
+fn become_program(argv: &[OsString], env: &[OsString]) -> Result<Infallible, Halt> {
+    let (programs, words, variables) = words(argv, env)?;
     confine()?;
-    execute(orders, &programs, &argv, &env)
+    execute(&argv[0], &programs, &words, &variables)
 }
 
 type Words = (Vec<CString>, Vec<CString>, Vec<CString>);
 
 /// Programs to try in turn, arguments, environment.
-fn words(orders: &Orders) -> Result<Words, Halt> {
+fn words(argv: &[OsString], env: &[OsString]) -> Result<Words, Halt> {
     let word = |bytes: &[u8]| CString::new(bytes).map_err(|_| Halt::new(CAGE, "NUL in a word", Errno::INVAL));
-    let all = |words: &[std::ffi::OsString]| words.iter().map(|w| word(w.as_bytes())).collect::<Result<Vec<_>, _>>();
-    let path = orders.env.iter().find_map(|variable| variable.as_bytes().strip_prefix(b"PATH=")).unwrap_or(PATH);
-    let programs = candidates(&orders.argv[0], path).iter().map(|p| word(p)).collect::<Result<_, _>>()?;
-    Ok((programs, all(&orders.argv)?, all(&orders.env)?))
+    let all = |words: &[OsString]| words.iter().map(|w| word(w.as_bytes())).collect::<Result<Vec<_>, _>>();
+    let path = env.iter().find_map(|variable| variable.as_bytes().strip_prefix(b"PATH=")).unwrap_or(PATH);
+    let programs = candidates(&argv[0], path).iter().map(|p| word(p)).collect::<Result<_, _>>()?;
+    Ok((programs, all(argv)?, all(env)?))
 }
 
 /// As execvp(3): a name with '/' is itself; others are looked for in each directory of `path`, an empty one being ".".
@@ -106,7 +166,7 @@ fn candidates(program: &OsStr, path: &[u8]) -> Vec<Vec<u8>> {
     path.split(|byte| *byte == b':').map(in_directory).collect()
 }
 
-fn execute(orders: &Orders, programs: &[CString], argv: &[CString], env: &[CString]) -> Result<Infallible, Halt> {
+fn execute(name: &OsStr, programs: &[CString], argv: &[CString], env: &[CString]) -> Result<Infallible, Halt> {
     let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
     let env: Vec<&CStr> = env.iter().map(CString::as_c_str).collect();
     let mut answer = Errno::NOENT;
@@ -122,7 +182,7 @@ fn execute(orders: &Orders, programs: &[CString], argv: &[CString], env: &[CStri
             }
         }
     }
-    Err(answer).named(format!("program {}", orders.argv[0].display()))
+    Err(answer).named(format!("program {}", name.display()))
 }
 
 #[cfg(test)]

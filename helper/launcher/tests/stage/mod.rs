@@ -399,23 +399,8 @@ impl Watch {
         Self::connect_as(stage, orders, nonce, stage.uid)
     }
 
-    /// The kernel notes the effective uid of whoever connects; threads have their own (setresuid as a raw call).
     pub fn connect_as(stage: &Stage, orders: &Orders, nonce: [u8; 16], uid: u32) -> Self {
-        let path = stage.workers_run().join(format!("{}.sock", orders.worker));
-        let socket = std::thread::spawn(move || {
-            let socket =
-                rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                    .unwrap();
-            let root = rustix::process::Uid::ROOT;
-            let id = rustix::process::Uid::from_raw(uid);
-            rustix::thread::set_thread_res_uid(root, id, root).unwrap();
-            let connected = rustix::net::connect(&socket, &SocketAddrUnix::new(&path).unwrap());
-            rustix::thread::set_thread_res_uid(root, root, root).unwrap();
-            connected.unwrap();
-            socket
-        })
-        .join()
-        .unwrap();
+        let socket = dial_as(stage, orders, uid);
         // May be refused already: then the next hear() says so.
         let _ = rustix::net::send(&socket, &Hello { nonce }.encode(), SendFlags::NOSIGNAL);
         Self(socket)
@@ -432,4 +417,32 @@ impl Watch {
         let (bytes, fds) = receive(&self.0);
         Some((Report::decode(&bytes).unwrap(), fds))
     }
+}
+
+/// A connection to a shim by a process of this uid.
+/// The kernel notes the effective uid of whoever connects; threads have their own (setresuid as a raw call).
+pub fn dial_as(stage: &Stage, orders: &Orders, uid: u32) -> OwnedFd {
+    let path = stage.workers_run().join(format!("{}.sock", orders.worker));
+    let connect = move || {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let root = rustix::process::Uid::ROOT;
+        let id = rustix::process::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(root, id, root).unwrap();
+        let connected = rustix::net::connect(&socket, &SocketAddrUnix::new(&path).unwrap());
+        rustix::thread::set_thread_res_uid(root, root, root).unwrap();
+        connected.unwrap();
+        socket
+    };
+    std::thread::spawn(connect).join().unwrap()
+}
+
+/// Sends one packet with a memfd of these bytes.
+pub fn send_with_memfd(socket: &OwnedFd, packet: &[u8], bytes: &[u8]) {
+    let fd = memfd(bytes);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd.as_fd()];
+    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+    rustix::net::sendmsg(socket, &[IoSlice::new(packet)], &mut ancillary, SendFlags::NOSIGNAL).unwrap();
 }
