@@ -60,7 +60,7 @@ pub enum Command {
     Rm(RmArgs),
     /// Forget all workers that ended, with their output
     Prune(query::PruneArgs),
-    /// Wait until workers are not live, and print their exit codes
+    /// Wait until workers are down for good, and print their exit codes
     Wait(WorkersArgs),
     /// List a worker's published ports
     Port(PortArgs),
@@ -108,7 +108,7 @@ Examples:
   holdfast logs --tail 20 web
   holdfast logs -f web         go on until the worker ends")]
 pub struct LogsArgs {
-    /// Go on until the worker is not live
+    /// Go on until the worker is down for good
     #[arg(short, long)]
     pub follow: bool,
     /// Only the last N lines
@@ -139,7 +139,9 @@ pub struct InspectArgs {
 #[command(after_help = "\
 Examples:
   holdfast start web db
-  holdfast wait web            prints the exit code alone (128+N for signal N)")]
+  holdfast wait web            prints the exit code alone (128+N for signal N)
+
+A worker that its --restart policy starts again is waited for until it is down for good.")]
 pub struct WorkersArgs {
     /// Names, ids, or the first four or more characters of ids
     #[arg(value_name = "WORKER", required = true)]

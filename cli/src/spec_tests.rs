@@ -32,7 +32,7 @@ fn what_is_not_typed_is_the_daemons_to_choose() {
 #[test]
 fn everything_that_is_typed_arrives() {
     let words = "--rm --name web --net none -p 8080:80 -p 127.0.0.1:53:5353/udp -e A=1 -w site -v data:/data:ro \
-        -v /a:b:/c --stop-signal int --stop-timeout 0 --log-size 2M --log-files 3 -l app=shop --label k=a=b \
+        -v /a:b:/c --stop-signal int --stop-timeout 0 --restart on-failure:3 --log-size 2M --log-files 3 -l app=shop --label k=a=b \
         --external-id job:17 -- prog -d --rm";
     let spec = spec(&words.split_whitespace().collect::<Vec<_>>(), "").unwrap();
     let volume =
@@ -52,6 +52,7 @@ fn everything_that_is_typed_arrives() {
         remove_on_exit: true,
         labels: [("app", "shop"), ("k", "a=b")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         external_id: "job:17".into(),
+        restart: "on-failure:3".into(),
     };
     assert_eq!(spec, expected);
 }

@@ -83,11 +83,19 @@ pub fn exit_code(exit: &Exit) -> Option<u8> {
     }
 }
 
-/// `running`, `stopped (0)`, `failed (SIGSEGV)`, `failed (not started)`.
-fn status(worker: &Worker) -> String {
+/// `running`, `stopped (0)`, `failed (SIGSEGV)`, `failed (not started)`, `waiting (1), again in 3 seconds`.
+fn status(worker: &Worker, now: Timestamp) -> String {
     let word = phase(worker.phase());
     let ended = matches!(worker.phase(), Phase::Stopped | Phase::Failed | Phase::Waiting);
-    let Some(exit) = worker.exit.as_ref().filter(|_| ended) else { return word.to_owned() };
+    let how = worker.exit.as_ref().filter(|_| ended).map(how_it_ended).unwrap_or_default();
+    let again = match worker.phase() {
+        Phase::Waiting => format!(", again {}", time::until(worker.next_start_at, now)),
+        _ => String::new(),
+    };
+    format!("{word}{how}{again}")
+}
+
+fn how_it_ended(exit: &Exit) -> String {
     let how = match exit.how {
         _ if !exit.not_started.is_empty() => "not started".to_owned(),
         Some(How::Code(code)) => code.to_string(),
@@ -95,7 +103,7 @@ fn status(worker: &Worker) -> String {
         None => "end not known".to_owned(),
     };
     let oom = if exit.oom { ", out of memory" } else { "" };
-    format!("{word} ({how}{oom})")
+    format!(" ({how}{oom})")
 }
 
 /// `0.0.0.0:8080->80/tcp`.
@@ -109,16 +117,17 @@ fn port(publish: &Publish) -> String {
 }
 
 /// Heads of [`row`].
-pub const HEADS: [&str; 7] = ["ID", "NAME", "STATUS", "SINCE", "ADDRESS", "PORTS", "COMMAND"];
+pub const HEADS: [&str; 8] = ["ID", "NAME", "STATUS", "SINCE", "RESTARTS", "ADDRESS", "PORTS", "COMMAND"];
 
 /// One line of `ps`.
-pub fn row(worker: &Worker, now: Timestamp) -> [String; 7] {
+pub fn row(worker: &Worker, now: Timestamp) -> [String; 8] {
     let ports: Vec<String> = worker.ports.iter().map(port).collect();
     [
         cell(&worker.id, 16),
         cell(&worker.name, 32),
-        status(worker),
+        status(worker, now),
         since(worker, now),
+        worker.restarts.to_string(),
         cell(&bare_addresses(worker), 80),
         cell(&ports.join(", "), 200),
         cell(&json::command(worker).join(" "), COMMAND_CHARS_MAX),
@@ -163,7 +172,7 @@ pub fn inspect_lines(reply: &InspectReply, worker: &Worker, now: Timestamp) -> V
         ("Id", worker.id.clone()),
         ("Name", worker.name.clone()),
         ("Owner", worker.owner.clone()),
-        ("Status", status(worker)),
+        ("Status", status(worker, now)),
         ("Command", json::command(worker).join(" ")),
         ("Generation", worker.generation.to_string()),
         ("Network", worker.network.clone()),
@@ -173,6 +182,9 @@ pub fn inspect_lines(reply: &InspectReply, worker: &Worker, now: Timestamp) -> V
     add("Created", moment(worker.created_at));
     add("Started", moment(worker.started_at));
     add("Finished", moment(worker.finished_at));
+    add("Restart", (!spec.restart.is_empty()).then(|| format!("{}, {} so far", spec.restart, worker.restarts)));
+    let next = time::rfc3339(worker.next_start_at);
+    add("Next start", next.map(|at| format!("{at} ({})", time::until(worker.next_start_at, now))));
     let not_started = worker.exit.as_ref().map(|exit| exit.not_started.clone()).unwrap_or_default();
     add("Not started", Some(not_started).filter(|why| !why.is_empty()));
     worker.addresses.iter().for_each(|address| add("Address", Some(address.clone())));

@@ -44,6 +44,7 @@ fn a_live_workers_row_tells_all_that_counts() {
         "web",
         "running",
         "8 seconds ago",
+        "0",
         "10.88.0.2, fd00::2",
         "*:8080->80/tcp, [::1]:53->5353/udp",
         "sh -c echo \\u{1b}[31m\u{fffd}",
@@ -62,7 +63,8 @@ fn how_a_worker_ended_is_told_in_its_status() {
         (ended(Phase::Failed, Exit { oom: true, ..signal(9) }), "failed (SIGKILL, out of memory)"),
         (ended(Phase::Failed, not_started), "failed (not started)"),
         (ended(Phase::Failed, lost), "failed (end not known)"),
-        (ended(Phase::Waiting, code(1)), "waiting (1)"),
+        (ended(Phase::Waiting, code(1)), "waiting (1), again now"),
+        (Worker { next_start_at: 12_500_000_000, ..ended(Phase::Waiting, code(1)) }, "waiting (1), again in 3 seconds"),
         (ended(Phase::Running, code(1)), "running"),
     ] {
         assert_eq!(row(&worker, now())[2], told);
@@ -118,7 +120,7 @@ fn json_is_the_contracts() {
             {"host": 53, "worker": 5353, "proto": "udp", "address": "::1"},
         ],
         "command": ["sh", "-c", "echo \u{1b}[31m\u{fffd}"],
-        "network": "bridge", "labels": {}, "owner": "alice", "generation": 1,
+        "network": "bridge", "labels": {}, "owner": "alice", "generation": 1, "next_start_at": null,
     });
     assert_eq!(live, expected);
     let exit_of = |exit| serde_json::to_value(json::worker(&ended(Phase::Stopped, exit))).unwrap()["exit"].clone();

@@ -20,7 +20,7 @@ fn ps_json_has_the_contracts_fields_to_the_letter() {
     let all: Vec<serde_json::Value> = serde_json::from_str(&done.out).unwrap();
     let mut names: Vec<&str> = all[0].as_object().unwrap().keys().map(String::as_str).collect();
     let mut expected: Vec<&str> = "id name phase pid started_at finished_at restarts exit addresses ports command \
-        network labels owner generation"
+        network labels owner generation next_start_at"
         .split_whitespace()
         .collect();
     names.sort_unstable();

@@ -128,7 +128,7 @@ impl Daemon for Service {
         let filter = filter(&request.filters)?;
         let all = request.all || filter.names_phases();
         let views = self.shared.entries().into_iter().map(|entry| entry.view());
-        let wanted = views.filter(|view| (all || view.phase.is_live()) && filter.admits(view.phase, &view.worker));
+        let wanted = views.filter(|view| (all || view.phase.is_up()) && filter.admits(view.phase, &view.worker));
         let mut workers: Vec<_> = wanted.map(|view| view.worker).collect();
         workers.sort_by_key(|worker| worker.created_at);
         Ok(Response::new(ListReply { workers }))

@@ -187,7 +187,9 @@ async fn a_thousand_workers_on_record_are_taken_up_and_listed_in_time() {
     connection
         .execute_batch(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
-             INSERT INTO workers SELECT printf('%016x', i), 'w-' || i, CAST(replace(spec, CAST('model' AS BLOB),
+             INSERT INTO workers (id, name, spec, policy, phase, generation, goal, restarts, strikes, grace_ms, nonce,
+                boot_id, created_at, started_at, finished_at, shim_pid, shim_version, addresses, ports)
+             SELECT printf('%016x', i), 'w-' || i, CAST(replace(spec, CAST('model' AS BLOB),
                 printf('%05d', i)) AS BLOB), policy, phase, generation, goal, restarts, strikes, grace_ms, nonce, boot_id,
                 created_at, started_at, finished_at, shim_pid, shim_version, addresses, ports FROM workers, n;",
         )

@@ -1,11 +1,12 @@
 //! The words, paths and gRPC contracts that Holdfast's programs share.
 //!
 //! Never does: open a file, read a clock or the environment, decide anything about a worker.
-//! Each feature is one role in one contract; without features only [`words`] and [`layout`] are here.
+//! Each feature is one role in one contract; without features only [`words`], [`restart`] and [`layout`] are here.
 
 #![forbid(unsafe_code)]
 
 pub mod layout;
+pub mod restart;
 pub mod words;
 
 /// The version of this build: the workspace's, or `HOLDFAST_BUILD_VERSION` at build time.

@@ -24,6 +24,7 @@ pub struct WorkerShown {
     pub labels: std::collections::BTreeMap<String, String>,
     pub owner: String,
     pub generation: u64,
+    pub next_start_at: Option<String>,
 }
 
 /// `{code|signal}`.

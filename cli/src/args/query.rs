@@ -20,7 +20,7 @@ external-id=ID, network=NETWORK, phase=PHASE (several: any of them; brings worke
 Fields of --format: .ID .Name .Phase .Status .Since .Pid .Addresses .Ports .Command .Network .Labels .Owner
 .Generation .Restarts .ExitCode .ExternalID .CreatedAt .StartedAt .FinishedAt, and .Label \"KEY\"")]
 pub struct PsArgs {
-    /// Also workers that are not live
+    /// Also workers that are down and stay down
     #[arg(short, long)]
     pub all: bool,
     /// Only workers that are so: KEY=VALUE, repeatable

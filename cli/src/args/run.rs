@@ -3,6 +3,7 @@
 use crate::spec;
 use clap::{Args, ValueEnum};
 use holdfast_proto::daemon::{Publish, Volume};
+use holdfast_proto::restart::RestartPolicy;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ Examples:
   holdfast run -d --name web -p 8080:80 -w ~/site -- python3 -m http.server 80
   holdfast run -d --name db -v ~/data:/data -e PGDATA=/data --stop-timeout 60 -- postgres
   holdfast run --rm --net none -- make test          no network but its own loopback
+  holdfast run -d --restart on-failure:5 -- ./bot    up to five times in a row, with growing pauses
   holdfast run -d -p 127.0.0.1:5353:53/udp -- dnsd   on one address, udp
   holdfast run -d --label app=shop --external-id job-17 -- ./job   run twice, it is there once
 
@@ -48,6 +50,14 @@ pub struct RunArgs {
     /// Show a host directory or file inside the worker: SRC:DST[:ro]
     #[arg(short, long, value_name = "SRC:DST[:ro]", value_parser = spec::VolumeParser)]
     pub volume: Vec<Volume>,
+    /// Start again by itself: no, on-failure, on-failure:N, always, unless-stopped [default: no]
+    ///
+    /// After 100 ms, then 200 ms, doubled at each end in a row up to a minute; a run of 10 s or more counts as the
+    /// first again. on-failure:N gives up after N such starts in a row. Exit codes 125 and 78 (EX_CONFIG) are for good.
+    /// `holdfast stop` ends it, `holdfast kill` does not. always and unless-stopped come back when the host has
+    /// booted; unless-stopped only where it was not stopped.
+    #[arg(long, value_name = "POLICY")]
+    pub restart: Option<RestartPolicy>,
     /// Signal that asks the worker to end [default: TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = spec::signal)]
     pub stop_signal: Option<u32>,

@@ -26,6 +26,7 @@ pub struct WorkerJson {
     labels: BTreeMap<String, String>,
     owner: String,
     generation: u64,
+    next_start_at: Option<String>,
 }
 
 /// `{"code":N}` or `{"signal":N}`.
@@ -84,6 +85,7 @@ struct SpecJson {
     remove_on_exit: bool,
     labels: BTreeMap<String, String>,
     external_id: Option<String>,
+    restart: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -186,6 +188,7 @@ pub fn worker(worker: &Worker) -> WorkerJson {
         labels: worker.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         owner: worker.owner.clone(),
         generation: worker.generation,
+        next_start_at: rfc3339(worker.next_start_at),
     }
 }
 
@@ -282,6 +285,7 @@ fn spec(spec: &WorkerSpec) -> SpecJson {
         remove_on_exit: spec.remove_on_exit,
         labels: spec.labels.clone().into_iter().collect(),
         external_id: some_text(&spec.external_id),
+        restart: if spec.restart.is_empty() { "no".to_owned() } else { spec.restart.clone() },
     }
 }
 

@@ -69,6 +69,7 @@ fields! {
     CreatedAt, "CREATED AT";
     StartedAt, "STARTED AT";
     FinishedAt, "FINISHED AT";
+    NextStartAt, "NEXT START AT";
 }
 
 /// What other programs of this kind call them.
@@ -155,7 +156,7 @@ impl Field {
             Self::ID => worker.id.clone(),
             Self::Name => worker.name.clone(),
             Self::Phase => phase(worker.phase()).to_owned(),
-            Self::Status => status(worker),
+            Self::Status => status(worker, now),
             Self::Since => super::since(worker, now),
             Self::Pid => {
                 if worker.pid == 0 {
@@ -179,6 +180,7 @@ impl Field {
             Self::CreatedAt => moment(worker.created_at),
             Self::StartedAt => moment(worker.started_at),
             Self::FinishedAt => moment(worker.finished_at),
+            Self::NextStartAt => moment(worker.next_start_at),
         }
     }
 }

@@ -36,6 +36,16 @@ pub fn span(secs: u64) -> String {
     }
 }
 
+/// `in 3 seconds`; `now` for what is due.
+pub fn until(nanos: i64, now: Timestamp) -> String {
+    // Rounded up: nobody is told to look before it is so.
+    match (i128::from(nanos) - now.as_nanosecond() + 999_999_999) / 1_000_000_000 {
+        ..=0 => "now".to_owned(),
+        1 => "in 1 second".to_owned(),
+        secs => format!("in {secs} seconds"),
+    }
+}
+
 fn count(number: i128, unit: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {unit}{plural} ago")
@@ -56,6 +66,19 @@ mod tests {
     fn spans_have_two_units_at_most() {
         for (secs, told) in [(0, "0s"), (59, "59s"), (60, "1m 0s"), (3_661, "1h 1m"), (90_000, "1d 1h")] {
             assert_eq!(span(secs), told);
+        }
+    }
+
+    #[test]
+    fn what_is_to_come_is_rounded_up() {
+        let now = Timestamp::from_second(10).unwrap();
+        for (nanos, told) in [
+            (9_000_000_000, "now"),
+            (10_000_000_000, "now"),
+            (10_000_000_001, "in 1 second"),
+            (12_500_000_000, "in 3 seconds"),
+        ] {
+            assert_eq!(until(nanos, now), told);
         }
     }
 

@@ -120,17 +120,17 @@ fn put(transaction: &Transaction<'_>, row: &WorkerRow) -> Result<(), StoreError>
     // Not INSERT OR REPLACE: that deletes first, and the history with it.
     let mut statement = transaction.prepare_cached(
         "INSERT INTO workers VALUES
-            (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+            (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
          ON CONFLICT (id) DO UPDATE SET policy = ?4, phase = ?5, generation = ?6, goal = ?7, restarts = ?8,
             strikes = ?9, grace_ms = ?10, nonce = ?11, boot_id = ?12, started_at = ?14, finished_at = ?15,
-            shim_pid = ?16, shim_version = ?17, addresses = ?18, ports = ?19",
+            shim_pid = ?16, shim_version = ?17, addresses = ?18, ports = ?19, due = ?20",
     )?;
     let worker = &row.worker;
     statement.execute(params![
         row.id.to_string(),
         row.spec.name,
         row.spec.encode_to_vec(),
-        worker.policy.to_text(),
+        worker.policy.to_string(),
         worker.phase.name(),
         worker.generation.0 as i64,
         goal_name(worker.goal),
@@ -146,6 +146,7 @@ fn put(transaction: &Transaction<'_>, row: &WorkerRow) -> Result<(), StoreError>
         row.shim_version,
         row.addresses.join("\n"),
         ports_text(&row.ports),
+        worker.due.unwrap_or_default().0,
     ])?;
     Ok(())
 }
@@ -207,10 +208,10 @@ pub fn workers(connection: &Connection, path: &Path) -> Result<Vec<WorkerRow>, S
 fn worker_of(row: &Row<'_>) -> Result<Option<WorkerRow>, StoreError> {
     let text = |column: &str| row.get::<_, String>(column);
     let number = |column: &str| row.get::<_, i64>(column);
-    let (Ok(id), Ok(spec), Some(policy), Some(phase), Some(goal)) = (
+    let (Ok(id), Ok(spec), Ok(policy), Some(phase), Some(goal)) = (
         text("id")?.parse(),
         wire::WorkerSpec::decode(row.get::<_, Vec<u8>>("spec")?.as_slice()),
-        RestartPolicy::from_text(&text("policy")?),
+        text("policy")?.parse::<RestartPolicy>(),
         Phase::from_name(&text("phase")?),
         goal_of(&text("goal")?),
     ) else {
@@ -226,6 +227,7 @@ fn worker_of(row: &Row<'_>) -> Result<Option<WorkerRow>, StoreError> {
         strikes: row.get("strikes")?,
         started_at,
         grace: Duration::from_millis(number("grace_ms")? as u64),
+        due: Some(Timestamp(number("due")?)).filter(|at| at.0 != 0),
     };
     Ok(Some(WorkerRow {
         id,

@@ -14,6 +14,7 @@ fn row(id: u64, name: &str) -> WorkerRow {
         strikes: 1,
         started_at: Some(Timestamp(77)),
         grace: Duration::from_millis(1500),
+        due: Some(Timestamp(88)),
     };
     WorkerRow {
         id: WorkerId::from_random(id),

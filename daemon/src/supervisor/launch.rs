@@ -202,7 +202,11 @@ impl Launch {
 }
 
 fn refused(problem: Problem) -> Launched {
-    let transient = matches!(problem.reason(), Reason::Unavailable | Reason::Deadline);
+    // What may be otherwise in a while without anybody's changing this worker or the rules.
+    let transient = matches!(
+        problem.reason(),
+        Reason::Unavailable | Reason::Deadline | Reason::PortInUse | Reason::Quota | Reason::NoSpace
+    );
     Launched::Refused { problem, transient }
 }
 

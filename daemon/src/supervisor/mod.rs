@@ -17,7 +17,7 @@ use crate::hosts;
 use crate::reconcile::Found;
 use crate::store::{EndRow, Store, StoreError, WorkerRow};
 use crate::worker::spec::{self, Network, SpecError};
-use crate::worker::{RestartPolicy, Spec, Timestamp, Worker};
+use crate::worker::{Spec, Timestamp, Worker};
 use holdfast_proto::daemon as wire;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::problem::{Problem, Reason};
@@ -136,11 +136,11 @@ impl Entry {
         answered.await.map_err(|_| gone(self.id))?
     }
 
-    /// Waits until it is not live; answers how it then is, or was when it was forgotten.
+    /// Waits until it is down for good; answers how it then is, or was when it was forgotten.
     pub async fn ended(&self) -> wire::Worker {
         let mut view = self.view.clone();
-        // An error says that it was forgotten, which only happens to those that are not live.
-        drop(view.wait_for(|view| !view.phase.is_live()).await.map(drop));
+        // An error says that it was forgotten, which only happens to those that are down.
+        drop(view.wait_for(|view| !view.phase.is_up()).await.map(drop));
         let last = view.borrow();
         last.worker.clone()
     }
@@ -167,7 +167,7 @@ impl Shared {
         let row = WorkerRow {
             id,
             spec: wire,
-            worker: Worker::created(RestartPolicy::No),
+            worker: Worker::created(spec.restart),
             nonce: [0; 16],
             boot_id: self.boot_id.clone(),
             created_at: now(),

@@ -50,6 +50,7 @@ impl View {
             labels: row.spec.labels.clone(),
             owner: owner.to_string(),
             external_id: row.spec.external_id.clone(),
+            next_start_at: row.worker.due.unwrap_or_default().0,
         };
         let shim_pid = if live { row.shim_pid } else { 0 };
         let log_at_end = end.map_or((0, 0), |end| (end.log_bytes, end.log_dropped_bytes));

@@ -1,10 +1,12 @@
 //! What a worker is, and what happens to it next. Pure: no clock, no file, no socket, no runtime.
 
+pub mod legal;
 pub mod query;
 pub mod restart;
 pub mod spec;
 pub mod step;
 
+pub use legal::{Instead, Verb, instead};
 pub use restart::RestartPolicy;
 pub use spec::Spec;
 pub use step::{Action, Command, Event, Seen, step};
@@ -17,6 +19,11 @@ use std::time::Duration;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// So much later.
+    pub fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
     /// How long after `earlier` this is; zero where the clock went back.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -62,6 +69,11 @@ impl Phase {
         Self::Waiting,
         Self::Failed,
     ];
+
+    /// Whether it runs or will by itself: not down for good.
+    pub fn is_up(self) -> bool {
+        self.is_live() || self == Self::Waiting
+    }
 
     /// Whether a shim of this worker is there, or may be.
     pub fn is_live(self) -> bool {
@@ -128,7 +140,7 @@ pub struct Worker {
     pub goal: Goal,
     /// How it comes up again by itself.
     pub policy: RestartPolicy,
-    /// Starts by the policy since it was created.
+    /// Starts by the policy since its owner last started it.
     pub restarts: u32,
     /// Ends in a row without a run as long as [`restart::WINDOW`]: sets the back-off.
     pub strikes: u32,
@@ -136,6 +148,8 @@ pub struct Worker {
     pub started_at: Option<Timestamp>,
     /// Grace of the stop under way.
     pub grace: Duration,
+    /// In [`Phase::Waiting`]: when it is started again.
+    pub due: Option<Timestamp>,
 }
 
 impl Worker {
@@ -150,6 +164,7 @@ impl Worker {
             strikes: 0,
             started_at: None,
             grace: Duration::ZERO,
+            due: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::query::{self, MarkError};
 use holdfast_proto::daemon as wire;
+use holdfast_proto::restart::{PolicyError, RestartPolicy};
 use holdfast_proto::words::{WordError, WorkerName};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -43,6 +44,9 @@ pub enum SpecError {
     /// See [`WordError`].
     #[error(transparent)]
     Name(#[from] WordError),
+    /// See [`PolicyError`].
+    #[error(transparent)]
+    Restart(#[from] PolicyError),
     /// Nothing to run.
     #[error("no command: give a program and its arguments, as `holdfast run -- sleep 60`")]
     NoCommand,
@@ -189,12 +193,14 @@ pub struct Spec {
     pub log_bytes_max: u64,
     /// Files that it is cut into, at least 1.
     pub log_files_max: u32,
-    /// Forgotten with its output once it ended and its watcher saw it.
+    /// Forgotten with its output once it ended for good and its watcher saw it.
     pub remove_on_exit: bool,
     /// For whoever drives the daemon.
     pub labels: BTreeMap<String, String>,
     /// At most one worker has it; empty: none.
     pub external_id: String,
+    /// When it starts again by itself.
+    pub restart: RestartPolicy,
 }
 
 impl Network {
@@ -244,6 +250,7 @@ impl TryFrom<&wire::WorkerSpec> for Spec {
             remove_on_exit: spec.remove_on_exit,
             labels: spec.labels.clone().into_iter().collect(),
             external_id: spec.external_id.clone(),
+            restart: if spec.restart.is_empty() { RestartPolicy::No } else { spec.restart.parse()? },
         })
     }
 }

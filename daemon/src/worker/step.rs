@@ -3,8 +3,8 @@
 //! The loop that calls it commits the new state before it performs an action, and feeds what came of the
 //! action back as [`Seen`]. No wildcard arm: a new phase or event is a compile error until it is decided.
 
-use super::restart::Verdict;
-use super::{End, Goal, Phase, Timestamp, Worker};
+use super::restart::{self, Verdict};
+use super::{End, Goal, Phase, Timestamp, Verb, Worker};
 use holdfast_proto::words::Generation;
 use std::time::Duration;
 
@@ -28,6 +28,19 @@ pub enum Command {
     Suspend,
     /// Thaw it.
     Resume,
+}
+
+impl Command {
+    /// As it is typed.
+    pub fn verb(self) -> Verb {
+        match self {
+            Self::Start => Verb::Start,
+            Self::Stop { .. } => Verb::Stop,
+            Self::Restart { .. } => Verb::Restart,
+            Self::Suspend => Verb::Suspend,
+            Self::Resume => Verb::Resume,
+        }
+    }
 }
 
 /// What was seen of one generation.
@@ -77,8 +90,8 @@ pub enum Action {
     Kill,
     /// Wait for so long, then [`Seen::GraceOver`].
     WaitGrace(Duration),
-    /// Wait for so long, then [`Seen::BackoffOver`].
-    WaitBackoff(Duration),
+    /// Wait until it is due ([`Worker::due`]), then [`Seen::BackoffOver`].
+    WaitBackoff,
     /// Forget the wait.
     CancelWait,
     /// Freeze the worker's cgroup.
@@ -91,8 +104,8 @@ pub enum Action {
     Refuse,
 }
 
-/// Decides what happens next to one worker. Never waits, never reads a clock, never fails.
-pub fn step(worker: &Worker, event: Event, now: Timestamp) -> (Worker, Vec<Action>) {
+/// Decides what happens next to one worker. Never waits, never reads a clock, never fails. `at`: when the event was.
+pub fn step(worker: &Worker, event: Event, at: Timestamp) -> (Worker, Vec<Action>) {
     match event {
         Event::Told(Command::Start) => start(worker),
         Event::Told(Command::Stop { grace }) => stop(worker, grace, Goal::Down),
@@ -101,9 +114,9 @@ pub fn step(worker: &Worker, event: Event, now: Timestamp) -> (Worker, Vec<Actio
         Event::Told(Command::Resume) => resume(worker),
         // A late word about an earlier start.
         Event::Seen(generation, _) if generation != worker.generation => unchanged(worker),
-        Event::Seen(_, Seen::Executed(at)) => executed(worker, at),
-        Event::Seen(_, Seen::Ended(end)) => ended(worker, end, now),
-        Event::Seen(_, Seen::Refused { transient }) => refused(worker, transient),
+        Event::Seen(_, Seen::Executed(since)) => executed(worker, since),
+        Event::Seen(_, Seen::Ended(end)) => ended(worker, end, at),
+        Event::Seen(_, Seen::Refused { transient }) => refused(worker, transient, at),
         Event::Seen(_, Seen::Frozen) => frozen(worker, true),
         Event::Seen(_, Seen::NotFrozen) => frozen(worker, false),
         Event::Seen(_, Seen::Thawed) => thawed(worker, true),
@@ -136,7 +149,9 @@ fn stop(worker: &Worker, grace: Duration, goal: Goal) -> (Worker, Vec<Action>) {
     let stopping = Worker { phase: Phase::Stopping, goal, grace, ..worker.clone() };
     match worker.phase {
         Phase::Created | Phase::Stopped | Phase::Failed => (Worker { goal, ..worker.clone() }, vec![]),
-        Phase::Waiting => (Worker { phase: Phase::Stopped, goal, ..worker.clone() }, vec![Action::CancelWait]),
+        Phase::Waiting => {
+            (Worker { phase: Phase::Stopped, goal, due: None, ..worker.clone() }, vec![Action::CancelWait])
+        }
         // Nobody to signal yet: asked when it is executed.
         Phase::Starting => (stopping, vec![]),
         Phase::Running => (stopping, vec![Action::Ask, Action::WaitGrace(grace)]),
@@ -186,18 +201,17 @@ fn executed(worker: &Worker, at: Timestamp) -> (Worker, Vec<Action>) {
     }
 }
 
-fn ended(worker: &Worker, end: End, now: Timestamp) -> (Worker, Vec<Action>) {
+fn ended(worker: &Worker, end: End, at: Timestamp) -> (Worker, Vec<Action>) {
     match worker.phase {
         Phase::Stopping => match worker.goal {
             Goal::Up => launch(worker, vec![Action::CancelWait, Action::Detach, Action::Launch]),
             Goal::Down => enter(worker, Phase::Stopped, vec![Action::CancelWait, Action::Detach]),
         },
         Phase::Starting | Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => {
-            let ran = worker.started_at.map_or(Duration::ZERO, |at| now.since(at));
-            match worker.policy.after(end, worker.strikes, ran) {
+            let ran = worker.started_at.map_or(Duration::ZERO, |since| at.since(since));
+            match restart::judge(worker.policy, end, worker.strikes, ran) {
                 Verdict::Retry { delay, strikes } => {
-                    let waiting = Worker { phase: Phase::Waiting, strikes, ..worker.clone() };
-                    (waiting, vec![Action::Detach, Action::WaitBackoff(delay)])
+                    (wait(worker, strikes, at.after(delay)), vec![Action::Detach, Action::WaitBackoff])
                 }
                 Verdict::GiveUp if end == End::Code(0) => enter(worker, Phase::Stopped, vec![Action::Detach]),
                 Verdict::GiveUp => enter(worker, Phase::Failed, vec![Action::Detach]),
@@ -208,18 +222,20 @@ fn ended(worker: &Worker, end: End, now: Timestamp) -> (Worker, Vec<Action>) {
     }
 }
 
-fn refused(worker: &Worker, transient: bool) -> (Worker, Vec<Action>) {
+fn refused(worker: &Worker, transient: bool, at: Timestamp) -> (Worker, Vec<Action>) {
     match worker.phase {
         Phase::Stopping => match worker.goal {
             Goal::Up => launch(worker, vec![Action::Launch]),
             Goal::Down => enter(worker, Phase::Stopped, vec![]),
         },
-        Phase::Starting if transient => match worker.policy.after(End::Lost, worker.strikes, Duration::ZERO) {
-            Verdict::Retry { delay, strikes } => {
-                (Worker { phase: Phase::Waiting, strikes, ..worker.clone() }, vec![Action::WaitBackoff(delay)])
+        Phase::Starting if transient => {
+            match restart::judge(worker.policy, End::Lost, worker.strikes, Duration::ZERO) {
+                Verdict::Retry { delay, strikes } => {
+                    (wait(worker, strikes, at.after(delay)), vec![Action::WaitBackoff])
+                }
+                Verdict::GiveUp => enter(worker, Phase::Failed, vec![]),
             }
-            Verdict::GiveUp => enter(worker, Phase::Failed, vec![]),
-        },
+        }
         Phase::Starting => enter(worker, Phase::Failed, vec![]),
         // It was executed, so it was not refused.
         Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => unchanged(worker),
@@ -279,9 +295,9 @@ fn grace_over(worker: &Worker) -> (Worker, Vec<Action>) {
 fn backoff_over(worker: &Worker) -> (Worker, Vec<Action>) {
     match worker.phase {
         Phase::Waiting => {
-            let counted = Worker { restarts: worker.restarts.saturating_add(1), ..worker.clone() };
-            let (next, actions) = launch(&counted, vec![Action::Launch]);
-            (Worker { strikes: worker.strikes, ..next }, actions)
+            let (next, actions) = launch(worker, vec![Action::Launch]);
+            let restarts = worker.restarts.saturating_add(1);
+            (Worker { restarts, strikes: worker.strikes, ..next }, actions)
         }
         Phase::Created
         | Phase::Starting
@@ -295,14 +311,20 @@ fn backoff_over(worker: &Worker) -> (Worker, Vec<Action>) {
     }
 }
 
-/// The next generation, wanted up, with no strike against it.
+fn wait(worker: &Worker, strikes: u32, due: Timestamp) -> Worker {
+    Worker { phase: Phase::Waiting, strikes, due: Some(due), ..worker.clone() }
+}
+
+/// The next generation, wanted up, as by the owner's hand: with no strike against it and no restart counted.
 fn launch(worker: &Worker, actions: Vec<Action>) -> (Worker, Vec<Action>) {
     let next = Worker {
         phase: Phase::Starting,
         generation: worker.generation.next(),
         goal: Goal::Up,
+        restarts: 0,
         strikes: 0,
         started_at: None,
+        due: None,
         ..worker.clone()
     };
     (next, actions)

@@ -18,6 +18,7 @@ fn worker(phase: Phase) -> Worker {
         strikes: 0,
         started_at: started.then_some(AT),
         grace: GRACE,
+        due: (phase == Phase::Waiting).then_some(NOW),
     }
 }
 
@@ -53,7 +54,7 @@ fn letters(actions: &[Action]) -> String {
         Action::Ask => 'A',
         Action::Kill => 'K',
         Action::WaitGrace(_) => 'G',
-        Action::WaitBackoff(_) => 'B',
+        Action::WaitBackoff => 'B',
         Action::CancelWait => 'c',
         Action::Freeze => 'F',
         Action::Thaw => 'T',
@@ -169,10 +170,12 @@ fn a_refused_launch_of_a_restart_is_tried_once_more_and_of_a_stop_is_over() {
 fn a_policy_waits_and_starts_again_but_never_after_a_planned_stop() {
     let always = Worker { policy: RestartPolicy::Always, ..worker(Phase::Running) };
     let (waiting, actions) = step(&always, seen(Seen::Ended(End::Signal(9))), NOW);
-    assert_eq!(actions, [Action::Detach, Action::WaitBackoff(Duration::from_millis(100))]);
+    assert_eq!(actions, [Action::Detach, Action::WaitBackoff]);
     assert_eq!((waiting.phase, waiting.strikes, waiting.restarts), (Phase::Waiting, 1, 0));
+    assert_eq!(waiting.due, Some(NOW.after(Duration::from_millis(100))));
     let (starting, actions) = step(&waiting, seen(Seen::BackoffOver), NOW);
     assert_eq!((letters(&actions).as_str(), starting.restarts, starting.strikes), ("L", 1, 1));
+    assert_eq!(starting.due, None);
     let (stopping, _) = step(&always, Event::Told(Command::Stop { grace: GRACE }), NOW);
     let (stopped, _) = step(&stopping, seen(Seen::Ended(End::Signal(15))), NOW);
     assert_eq!(stopped.phase, Phase::Stopped);
@@ -194,7 +197,7 @@ fn a_helper_that_is_away_is_waited_for_where_the_policy_says() {
 
 #[test]
 fn a_start_by_hand_forgives_the_strikes() {
-    let waiting = Worker { strikes: 7, ..worker(Phase::Waiting) };
+    let waiting = Worker { strikes: 7, restarts: 9, ..worker(Phase::Waiting) };
     let (starting, _) = step(&waiting, Event::Told(Command::Start), NOW);
     assert_eq!((starting.strikes, starting.restarts), (0, 0));
 }

@@ -12,6 +12,7 @@ mod find;
 mod harness;
 mod install;
 mod leaks;
+mod life;
 mod main_job;
 mod power;
 mod session;

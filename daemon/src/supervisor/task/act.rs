@@ -4,8 +4,9 @@ use super::super::launch::{Launch, Launched};
 use super::super::{not_recorded, now, random};
 use super::Task;
 use crate::store::{Change, EndRow, HistoryRow, WorkerRow};
+use crate::worker::restart::BACKOFF_MAX;
 use crate::worker::spec::Network;
-use crate::worker::{Action, Event, Phase, Seen, step};
+use crate::worker::{Action, Event, Instead, Phase, Seen, Verb, instead, step};
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::Generation;
 use std::time::Duration;
@@ -31,10 +32,11 @@ impl Task {
     /// The heart: decide, put on record, act.
     pub(super) async fn commit_and_act(&mut self, event: Event, why: &str, end: Option<EndRow>) -> Result<(), Problem> {
         let before = self.row.clone();
-        let (worker, actions) = step(&self.row.worker, event, now());
-        if actions.contains(&Action::Refuse) {
-            let message = format!("worker {} is {}", self.row.spec.name, self.row.worker.phase.name());
-            return Err(Problem::new(Reason::WrongPhase, message).hint("`holdfast ps -a` shows where each worker is"));
+        // An end that was found late is judged by its own time: a start that is overdue comes at once.
+        let at = end.as_ref().map_or_else(now, |end| end.finished_at);
+        let (worker, actions) = step(&self.row.worker, event, at);
+        if let (true, Event::Told(command)) = (actions.contains(&Action::Refuse), event) {
+            return Err(self.wrong_phase(command.verb()));
         }
         let launches = actions.contains(&Action::Launch);
         self.row.worker = worker;
@@ -53,6 +55,14 @@ impl Task {
             self.perform(action, before.worker.generation).await;
         }
         Ok(())
+    }
+
+    /// Why its phase does not allow `verb`, and what works instead.
+    pub(super) fn wrong_phase(&self, verb: Verb) -> Problem {
+        let (name, phase) = (&self.row.spec.name, self.row.worker.phase);
+        let message = format!("worker {name} is {}, which does not allow {}", phase.name(), verb.name());
+        let way = instead(verb, phase).unwrap_or(Instead::Wait);
+        Problem::new(Reason::WrongPhase, message).hint(way.hint(name))
     }
 
     pub(super) async fn record(
@@ -123,13 +133,19 @@ impl Task {
             Action::Ask => self.signal(self.spec.stop_signal),
             Action::Kill => self.signal(libc::SIGKILL as u8),
             Action::WaitGrace(grace) => self.timer = Some((Instant::now() + grace, Seen::GraceOver)),
-            Action::WaitBackoff(delay) => self.timer = Some((Instant::now() + delay, Seen::BackoffOver)),
+            Action::WaitBackoff => self.await_due(),
             Action::CancelWait => self.timer = None,
             // No verb reaches these yet; the shim's control socket has no word for them.
             Action::Freeze | Action::Thaw => {}
             Action::Detach => self.detach(ended).await,
             Action::Refuse => {}
         }
+    }
+
+    /// Waits for the start that is due; no longer than the longest back-off, whatever became of the clock.
+    pub(super) fn await_due(&mut self) {
+        let left = self.row.worker.due.unwrap_or_default().since(now()).min(BACKOFF_MAX);
+        self.timer = Some((Instant::now() + left, Seen::BackoffOver));
     }
 
     pub(super) fn signal(&self, signal: u8) {

@@ -10,7 +10,7 @@ use crate::reconcile::Found;
 use crate::shim::{self, Process, Shim, Word};
 use crate::store::{Change, EndRow, WorkerRow};
 use crate::worker::spec::Network;
-use crate::worker::{Command, Event, Phase, Seen, Spec};
+use crate::worker::{Command, Event, Phase, Seen, Spec, Verb, instead};
 use holdfast_proto::daemon as wire;
 use holdfast_proto::problem::{Problem, Reason};
 use std::pin::Pin;
@@ -119,7 +119,7 @@ impl Task {
         match found {
             Found::Resting => {
                 if self.row.worker.phase == Phase::Waiting {
-                    self.timer = Some((Instant::now(), Seen::BackoffOver));
+                    self.await_due();
                 }
             }
             Found::Ended(record) => self.heard_end(&record).await,
@@ -200,7 +200,7 @@ impl Task {
     }
 
     async fn remove(&mut self, force: bool, answer: Answer) {
-        if !self.row.worker.phase.is_live() {
+        if instead(Verb::Remove, self.row.worker.phase).is_none() {
             self.removers.push(answer);
         } else if force {
             let stop = Event::Told(Command::Stop { grace: Duration::ZERO });
@@ -212,24 +212,22 @@ impl Task {
                 Err(problem) => drop(answer.send(Err(problem))),
             }
         } else {
-            let name = &self.row.spec.name;
-            let message = format!("worker {name} is {}", self.row.worker.phase.name());
-            let hint = format!("stop it first with `holdfast stop {name}`, or use `holdfast rm -f {name}`");
-            drop(answer.send(Err(Problem::new(Reason::WrongPhase, message).hint(hint))));
+            let mut problem = self.wrong_phase(Verb::Remove);
+            problem.hint.push_str(&format!(", or use `holdfast rm -f {}`", self.row.spec.name));
+            drop(answer.send(Err(problem)));
         }
     }
 
     fn kill(&mut self, signal: u8) -> Result<wire::Worker, Problem> {
         let name = &self.row.spec.name;
         match &self.process {
-            Some(process) if self.row.worker.phase.is_live() => match process.signal(signal) {
+            Some(process) if instead(Verb::Kill, self.row.worker.phase).is_none() => match process.signal(signal) {
                 Ok(()) => Ok(self.shown().worker),
                 Err(error) => {
                     Err(Problem::new(Reason::Internal, format!("worker {name} could not be signalled: {error}")))
                 }
             },
-            _ => Err(Problem::new(Reason::WrongPhase, format!("worker {name} is {}", self.row.worker.phase.name()))
-                .hint("only a worker that runs can be signalled")),
+            _ => Err(self.wrong_phase(Verb::Kill)),
         }
     }
 
