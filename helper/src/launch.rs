@@ -3,10 +3,12 @@
 use crate::fence::Fences;
 use crate::launcher::{Answer, Call, LauncherError, Launchers};
 use crate::ledger::{Attachment, Ledger};
-use crate::net::{Net, NetError};
+use crate::net::{Net, NetError, Traffic};
 use crate::netns::{self, NetnsError};
-use crate::policy::{LaunchRequest, Permit, Refusal, judge};
+use crate::policy::{LaunchRequest, Permit, Refusal, judge, judge_network};
+use crate::rules::NETWORK_PREFIX;
 use crate::rules_file::RulesFile;
+use crate::subnet::Subnet;
 use crate::words::{LinkName, Network, Start, Uid};
 use holdfast_launcher::launch::{FromHelper, Wiring};
 use holdfast_proto::words::Epoch;
@@ -26,8 +28,10 @@ const ABORT: Duration = Duration::from_secs(3);
 const PORT_TRIES_MAX: usize = 16;
 /// How long a link may outlive its worker before it is removed by hand: its namespace's end does it for nothing.
 const LINK_LINGERS: Duration = Duration::from_secs(2);
-/// How long a bridge stays without workers, for the next one comes cheaper.
-const BRIDGE_LINGERS: Duration = Duration::from_secs(10);
+/// How long forwarding stays on without workers, for the next one comes cheaper.
+const FORWARDING_LINGERS: Duration = Duration::from_secs(10);
+/// How long an address rests before another worker gets it: late packets for its last one find nobody.
+const ADDRESS_RESTS: Duration = Duration::from_secs(60);
 
 /// Why a launch was not done. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +123,30 @@ impl Helper {
         lock(&self.ledger).of_owner(owner).cloned().collect()
     }
 
+    /// The ranges that a named network has, or the one that it would begin with.
+    pub async fn check_network(
+        &self,
+        owner: Uid,
+        network: Network,
+        wish: Option<Subnet>,
+    ) -> Result<Vec<Subnet>, LaunchError> {
+        self.learn_foreign(owner, network).await?;
+        let mut rules = lock(&self.rules);
+        let rules = rules.current().map_err(|error| LaunchError::NoRules(error.to_string()))?;
+        let ledger = lock(&self.ledger);
+        let first = judge_network(owner, network, wish, (rules, &ledger))?;
+        let subnets = ledger.subnets(owner, network);
+        Ok(if subnets.is_empty() { vec![first] } else { subnets })
+    }
+
+    /// What went over the links of one owner's workers.
+    pub async fn counters(&self, owner: Uid) -> Result<Vec<(Start, Traffic)>, LaunchError> {
+        let Some(net) = &self.net else { return Ok(Vec::new()) };
+        let traffic = net.ask(crate::net::Kernel::traffic).await?;
+        let ledger = lock(&self.ledger);
+        Ok(ledger.of_owner(owner).filter_map(|a| Some((a.start, *traffic.get(&a.link)?))).collect())
+    }
+
     /// Does one launch. To be run to its end, even where its caller is gone.
     pub async fn launch(
         self: Arc<Self>,
@@ -127,13 +155,13 @@ impl Helper {
         orders: Vec<u8>,
     ) -> Result<Launched, LaunchError> {
         if request.network != Network::None {
-            self.learn_foreign(&request).await?;
+            self.learn_foreign(request.start.owner, request.network).await?;
         }
         let mut tries = 0;
         loop {
             tries += 1;
             let permit = self.permit(&request)?;
-            let launched = self.clone().launch_permitted(&permit, request.network, epoch, &orders).await;
+            let launched = self.clone().launch_permitted(&permit, epoch, &orders).await;
             match launched {
                 Err(LaunchError::Net(NetError::PortInUse(port))) if permit.chose(&port) && tries < PORT_TRIES_MAX => {
                     request.avoid.insert((port.proto, port.host));
@@ -143,10 +171,10 @@ impl Helper {
         }
     }
 
-    /// A network that an owner does not have yet must not overlap what the host has by now.
-    async fn learn_foreign(&self, request: &LaunchRequest) -> Result<(), LaunchError> {
+    /// A range that a network does not have yet must not overlap what the host has by now.
+    async fn learn_foreign(&self, owner: Uid, network: Network) -> Result<(), LaunchError> {
         let net = self.net.as_ref().ok_or(LaunchError::NoCapability)?;
-        if lock(&self.ledger).subnet(request.start.owner, request.network).is_none() {
+        if lock(&self.ledger).needs_range(owner, network) {
             let foreign = net.ask(super::net::Kernel::foreign_networks).await?;
             lock(&self.ledger).learn_foreign(foreign);
         }
@@ -160,7 +188,7 @@ impl Helper {
         let mut ledger = lock(&self.ledger);
         let permit = judge(request, rules, &ledger)?;
         if let Some(attachment) = permit.attachment() {
-            let entered = ledger.enter(request.network, attachment.clone());
+            let entered = ledger.enter(attachment.clone());
             debug_assert!(entered, "judge permits nothing that the ledger has given");
         }
         Ok(permit)
@@ -169,12 +197,11 @@ impl Helper {
     async fn launch_permitted(
         self: Arc<Self>,
         permit: &Permit,
-        network: Network,
         epoch: Epoch,
         orders: &[u8],
     ) -> Result<Launched, LaunchError> {
         let mut call = None;
-        let launched = self.try_launch(permit, network, (epoch, orders), &mut call).await;
+        let launched = self.try_launch(permit, (epoch, orders), &mut call).await;
         if let Err(error) = &launched {
             tracing::warn!(start = %permit.start(), %error, "launch undone");
             self.undo(permit, call).await;
@@ -185,7 +212,6 @@ impl Helper {
     async fn try_launch(
         &self,
         permit: &Permit,
-        network: Network,
         (epoch, orders): (Epoch, &[u8]),
         call: &mut Option<Call>,
     ) -> Result<Launched, LaunchError> {
@@ -197,18 +223,18 @@ impl Helper {
         call.say(&FromHelper::Prepare { seq, epoch: epoch.0, worker, generation }, Some(orders.as_fd())).await?;
         drop(orders);
         // The rules are laid while the launcher forks: each takes about as long as the other.
-        let (admitted, prepared) =
-            tokio::join!(async { (self.admit(permit, network).await, began.elapsed()) }, async {
-                (call.answer("prepare", PREPARE).await, began.elapsed())
-            });
-        let ((bridge, admitted), (prepared, prepared_at)) = (admitted, prepared);
-        let (bridge, prepared) = (bridge?, prepared?);
+        let (admitted, prepared) = tokio::join!(async { (self.admit(permit).await, began.elapsed()) }, async {
+            (call.answer("prepare", PREPARE).await, began.elapsed())
+        });
+        let ((admission, admitted), (prepared, prepared_at)) = (admitted, prepared);
+        admission?;
+        let prepared = prepared?;
         let Answer::Prepared { shim_pid, netns } = prepared else {
             return Err(LauncherError::Nonsense("released before it was let go").into());
         };
         let netns = netns::checked(netns, start.owner, self.host_netns)?;
         let before_wire = began.elapsed();
-        let wiring = self.wire(permit, bridge, netns).await?;
+        let wiring = self.wire(permit, netns).await?;
         let wired = began.elapsed() - before_wire;
         call.say(&FromHelper::Release { seq, wiring }, None).await?;
         match call.answer("release", RELEASE).await? {
@@ -221,23 +247,23 @@ impl Helper {
         }
     }
 
-    async fn admit(&self, permit: &Permit, network: Network) -> Result<u32, LaunchError> {
+    async fn admit(&self, permit: &Permit) -> Result<(), LaunchError> {
         match (permit.attachment().cloned(), &self.net) {
-            (Some(attachment), Some(net)) => Ok(net.ask(move |kernel| kernel.admit(&attachment, network)).await?),
+            (Some(attachment), Some(net)) => Ok(net.ask(move |kernel| kernel.admit(&attachment)).await?),
             (Some(_), None) => Err(LaunchError::NoCapability),
-            (None, _) => Ok(0),
+            (None, _) => Ok(()),
         }
     }
 
-    async fn wire(&self, permit: &Permit, bridge: u32, netns: netns::Netns) -> Result<Wiring, LaunchError> {
+    async fn wire(&self, permit: &Permit, netns: netns::Netns) -> Result<Wiring, LaunchError> {
         let Some(attachment) = permit.attachment().cloned() else { return Ok(Wiring::default()) };
         let net = self.net.as_ref().ok_or(LaunchError::NoCapability)?;
         let wiring = Wiring {
             link: crate::net::INSIDE.to_owned(),
-            addresses: vec![(attachment.address.into(), attachment.subnet.prefix())],
-            gateways: vec![attachment.subnet.gateway().into()],
+            addresses: vec![(attachment.address.into(), 32)],
+            gateways: vec![Subnet::around(attachment.address, NETWORK_PREFIX).gateway().into()],
         };
-        net.ask(move |kernel| kernel.wire(&attachment, bridge, &netns.into_fd())).await?;
+        net.ask(move |kernel| kernel.wire(&attachment, &netns.into_fd())).await?;
         lock(&self.ledger).link(permit.start());
         Ok(wiring)
     }
@@ -255,7 +281,12 @@ impl Helper {
             }
         }
         if let Some(attachment) = permit.attachment() {
+            let (link, net) = (attachment.link, self.net.clone());
             self.take_back(attachment).await;
+            // Where this fails, it is done with the link's removal.
+            if let Some(net) = net {
+                let _ = net.ask(move |kernel| kernel.forget_unless_there(link)).await;
+            }
         }
     }
 
@@ -275,7 +306,11 @@ impl Helper {
     pub async fn link_gone(self: Arc<Self>, link: LinkName) {
         let attachment = lock(&self.ledger).by_link(link).cloned();
         if let Some(attachment) = attachment {
-            self.take_back(&attachment).await;
+            Arc::clone(&self).take_back(&attachment).await;
+        }
+        let Some(net) = &self.net else { return };
+        if let Err(error) = net.ask(move |kernel| kernel.link_gone(link)).await {
+            tracing::warn!(%error, "the rules still know a link that is gone");
         }
     }
 
@@ -311,7 +346,7 @@ impl Helper {
         found.into_iter().map(|blocker| format!("{}; allow it by: {}", blocker.what, blocker.remedy)).collect()
     }
 
-    /// Rules first, then the ledger: an address is given again only after nothing speaks of it.
+    /// Rules first, then the ledger: a port is given again only after nothing speaks of it, an address later still.
     async fn take_back(self: Arc<Self>, attachment: &Attachment) {
         let Some(net) = self.net.clone() else { return };
         let dismissed = net.ask({
@@ -324,29 +359,33 @@ impl Helper {
             return;
         }
         lock(&self.ledger).strike(attachment.start);
-        let (helper, attachment) = (Arc::clone(&self), attachment.clone());
+        let (helper, attachment, address) = (Arc::clone(&self), attachment.clone(), attachment.address);
         tokio::spawn(async move {
             tokio::time::sleep(LINK_LINGERS).await;
             let unlinked = net.ask(move |kernel| kernel.unlink(&attachment)).await;
             if let Err(error) = unlinked {
                 tracing::warn!(%error, "a link could not be removed");
             }
-            tokio::time::sleep(BRIDGE_LINGERS - LINK_LINGERS).await;
-            helper.drop_idle_bridges().await;
+            tokio::time::sleep(FORWARDING_LINGERS - LINK_LINGERS).await;
+            helper.rest_where_idle().await;
+            tokio::time::sleep(ADDRESS_RESTS - FORWARDING_LINGERS).await;
+            // Struck and queued without a pause in between: a network that takes the mark later comes after.
+            let marks = lock(&helper.ledger).rested(address);
+            for mark in marks {
+                if let Err(error) = net.ask(move |kernel| kernel.part(mark)).await {
+                    tracing::warn!(%error, "a network's rules could not be removed");
+                }
+            }
         });
     }
 
-    /// Removes the bridges of networks that nobody is attached to.
-    pub async fn drop_idle_bridges(&self) {
+    /// Where nobody is attached any more, forwarding goes back to what it was.
+    async fn rest_where_idle(&self) {
         let Some(net) = &self.net else { return };
-        let idle = lock(&self.ledger).idle_networks();
-        for (owner, network, _) in idle {
-            // Struck and queued without a pause in between: who is judged later finds the bridge gone and makes it.
-            lock(&self.ledger).strike_network(owner, network);
-            let name = LinkName::of_bridge(owner, network);
-            if let Err(error) = net.ask(move |kernel| kernel.drop_bridge(name)).await {
-                tracing::warn!(%error, "an idle bridge could not be removed");
-            }
+        if lock(&self.ledger).is_idle()
+            && let Err(error) = net.ask(crate::net::Kernel::rest).await
+        {
+            tracing::warn!(%error, "forwarding could not be given back");
         }
     }
 }

@@ -9,6 +9,7 @@
 //! pool = "10.88.0.0/16"         # each network of the owner gets a /22 of it; private, /8 to /22; may be shared
 //! ports = ["1024-65535"]        # host ports that may be published: "N" or "N-M"
 //! bind = ["0.0.0.0"]            # host addresses that may be published on; 0.0.0.0: all of them
+//! networks_max = 32             # named networks that hold addresses at once
 //! workers_max = 2000            # attached at once
 //! ports_max = 4000              # published at once
 //! egress = "open"               # the only one so far: everything but the host's own services and 169.254.0.0/16
@@ -61,6 +62,8 @@ pub struct Owner {
     pub ports: Vec<RangeInclusive<u16>>,
     /// Host addresses that may be published on; 0.0.0.0 stands for all.
     pub bind: Vec<Ipv4Addr>,
+    /// Most named networks that hold addresses at once.
+    pub networks_max: u32,
     /// Most workers attached at once.
     pub workers_max: u32,
     /// Most ports published at once.
@@ -110,6 +113,7 @@ struct Section {
     pool: Option<String>,
     ports: Option<Vec<String>>,
     bind: Option<Vec<String>>,
+    networks_max: Option<u32>,
     workers_max: Option<u32>,
     ports_max: Option<u32>,
     egress: Option<String>,
@@ -161,9 +165,7 @@ impl Owner {
         let listed = |given: &Option<Vec<String>>, default: &[&str]| {
             given.clone().unwrap_or_else(|| default.iter().map(ToString::to_string).collect())
         };
-        let each = |words: Vec<String>| {
-            words.into_iter().map(|word| word.parse::<Network>().map_err(|e| e.to_string())).collect()
-        };
+        let each = |words: Vec<String>| words.into_iter().map(|word| mode(&word)).collect();
         let networks: Result<Vec<_>, _> = each(listed(&section.networks, &["none", "bridge"]));
         let ports: Result<Vec<_>, _> = listed(&section.ports, &["1024-65535"]).iter().map(|r| range(r)).collect();
         let bind: Result<Vec<_>, _> = listed(&section.bind, &["0.0.0.0"]).iter().map(|a| bind_address(a)).collect();
@@ -174,6 +176,7 @@ impl Owner {
             pool: pool(section.pool.as_deref().unwrap_or("10.88.0.0/16")).map_err(|why| refuse("pool", why))?,
             ports: ports.map_err(|why| refuse("ports", why))?,
             bind: bind.map_err(|why| refuse("bind", why))?,
+            networks_max: section.networks_max.unwrap_or(32),
             workers_max: section.workers_max.unwrap_or(2000),
             ports_max: section.ports_max.unwrap_or(4000),
         })
@@ -190,6 +193,14 @@ impl Owner {
             if r.start() == r.end() { r.start().to_string() } else { format!("{}-{}", r.start(), r.end()) }
         };
         format!("{:?}", self.ports.iter().map(each).collect::<Vec<_>>())
+    }
+}
+
+/// A mode, as the file grants it; a network's name is no mode.
+fn mode(word: &str) -> Result<Network, String> {
+    match word.parse() {
+        Ok(Network::Named(_)) | Err(_) => Err(format!("{:?} is not known: use \"bridge\" or \"none\"", shown(word))),
+        Ok(mode) => Ok(mode),
     }
 }
 

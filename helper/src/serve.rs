@@ -53,13 +53,9 @@ impl Prepared {
             // Before the census, so that nothing that vanishes in between is missed.
             watch = Some(watch::open()?);
             let mut kernel = Kernel::open()?;
-            let holdings = kernel.take_stock()?;
-            for (owner, network, subnet) in holdings.networks {
-                ledger.keep_network(owner, network, subnet);
-            }
-            for (network, attachment) in holdings.attachments {
+            for attachment in kernel.take_stock()? {
                 let start = attachment.start;
-                ledger.enter(network, attachment);
+                ledger.enter(attachment);
                 ledger.link(start);
             }
             net = Some(Net::start(kernel).map_err(step("start the network thread"))?);

@@ -7,7 +7,8 @@ use crate::ledger::Attachment;
 use crate::net::NetError;
 use crate::peer::Peer;
 use crate::policy::{AskedPort, LaunchRequest, Refusal};
-use crate::words::{Port, Start, Uid};
+use crate::subnet::Subnet;
+use crate::words::{Network, Port, Start, Uid};
 use holdfast_launcher::launch::Failure;
 use holdfast_proto::VERSION;
 use holdfast_proto::helper as wire;
@@ -124,6 +125,33 @@ impl wire::helper_server::Helper for Service {
         });
         Ok(Response::new(wire::AttachedReply { attachments: attachments.collect() }))
     }
+
+    async fn check_network(
+        &self,
+        request: Request<wire::CheckNetworkRequest>,
+    ) -> Result<Response<wire::CheckNetworkReply>, Status> {
+        let owner = self.owner(&request)?;
+        let request = request.into_inner();
+        let network = request.network.parse().map_err(invalid)?;
+        let subnets = self.helper.check_network(owner, network, range(&request.subnet)?).await;
+        let subnets = subnets.map_err(|error| Status::from(launch_problem(&error)))?;
+        Ok(Response::new(wire::CheckNetworkReply { subnets: subnets.iter().map(ToString::to_string).collect() }))
+    }
+
+    async fn counters(&self, request: Request<wire::CountersRequest>) -> Result<Response<wire::CountersReply>, Status> {
+        let owner = self.owner(&request)?;
+        let counted = self.helper.counters(owner).await.map_err(|error| Status::from(launch_problem(&error)))?;
+        let counters = counted.into_iter().map(|(start, traffic)| wire::Counter {
+            worker: start.worker.to_string(),
+            generation: start.generation.0,
+            // What the host's end received, the worker sent.
+            rx_bytes: traffic.tx_bytes,
+            rx_packets: traffic.tx_packets,
+            tx_bytes: traffic.rx_bytes,
+            tx_packets: traffic.rx_packets,
+        });
+        Ok(Response::new(wire::CountersReply { counters: counters.collect() }))
+    }
 }
 
 fn parse(owner: Uid, request: &wire::LaunchRequest) -> Result<LaunchRequest, Status> {
@@ -134,7 +162,17 @@ fn parse(owner: Uid, request: &wire::LaunchRequest) -> Result<LaunchRequest, Sta
     let mut nonce = [0; 8];
     rustix::rand::getrandom(&mut nonce, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| Status::from(Problem::new(Reason::Internal, format!("getrandom: {errno}"))))?;
-    Ok(LaunchRequest { start, network, ports, nonce: u64::from_ne_bytes(nonce), avoid: BTreeSet::new() })
+    let (subnet, internal) = match network {
+        Network::Named(_) => (range(&request.subnet)?, request.internal),
+        _ => (None, false),
+    };
+    let nonce = u64::from_ne_bytes(nonce);
+    Ok(LaunchRequest { start, network, subnet, internal, ports, nonce, avoid: BTreeSet::new() })
+}
+
+/// A range that was asked for; empty: none.
+fn range(text: &str) -> Result<Option<Subnet>, Status> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(invalid) }
 }
 
 fn parse_port(port: &wire::Port) -> Result<AskedPort, Status> {
@@ -172,7 +210,7 @@ fn reply(launched: Launched) -> wire::LaunchReply {
 }
 
 fn address(attachment: &Attachment) -> String {
-    format!("{}/{}", attachment.address, attachment.subnet.prefix())
+    format!("{}/32", attachment.address)
 }
 
 fn port(port: &Port) -> wire::Port {
@@ -209,7 +247,7 @@ fn launch_problem(error: &LaunchError) -> Problem {
             (Reason::Unavailable, "try again in a moment; the launcher dials in again by itself")
         }
         LaunchError::Net(NetError::PortInUse(_)) => (Reason::PortInUse, "choose another port, or end that program"),
-        LaunchError::Net(NetError::NotOurs(_) | NetError::Blocked(_)) => (Reason::Host, ""),
+        LaunchError::Net(NetError::Blocked(_)) => (Reason::Host, ""),
         LaunchError::Net(NetError::Busy | NetError::Gone) => (Reason::Unavailable, "try again in a moment"),
         LaunchError::Net(NetError::Deadline) => (Reason::Deadline, "try again"),
         LaunchError::Net(NetError::Kernel { .. }) => (Reason::Host, "holdfast doctor says what this host lacks"),
@@ -252,6 +290,8 @@ fn refusal_reason(refusal: &Refusal) -> (Reason, &'static str) {
         Refusal::NoPortFree { .. } => (Reason::Quota, "stop a worker that publishes ports"),
         Refusal::Quota { .. } => (Reason::Quota, "stop some workers, or ask root to raise it in rules.toml"),
         Refusal::PoolFull { .. } => (Reason::Quota, "ask root for another pool in rules.toml"),
-        Refusal::NetworkFull { .. } => (Reason::Quota, "stop some workers"),
+        Refusal::NotInPool { .. } => (Reason::Rules, "give one of the pool's, or none: one is chosen"),
+        Refusal::SubnetTaken { .. } => (Reason::Rules, "give another one, or none: one is chosen"),
+        Refusal::PortsOnInternal(_) => (Reason::Rules, "publish on a network that is not internal"),
     }
 }

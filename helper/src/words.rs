@@ -1,7 +1,6 @@
 //! The helper's own words: who asks, for which network and ports, and how its kernel objects are named and tagged. Pure.
 
-use crate::subnet::Subnet;
-use holdfast_proto::words::{Generation, WorkerId};
+use holdfast_proto::words::{Generation, NetworkName, WorkerId};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -15,8 +14,10 @@ pub struct Uid(pub u32);
 pub enum Network {
     /// Loopback alone.
     None,
-    /// An address on the owner's bridge, NAT to the outside.
+    /// An address of its own, NAT to the outside, no other worker in reach.
     Bridge,
+    /// The same, and the workers of this network of the owner's see each other.
+    Named(NetworkName),
 }
 
 /// A transport that ports exist in.
@@ -74,11 +75,6 @@ impl LinkName {
         Self(bits & Self::BITS)
     }
 
-    /// The bridge of one owner and network: always the same.
-    pub fn of_bridge(owner: Uid, network: Network) -> Self {
-        Self((u64::from(owner.0) << 8) | (0xb0 + network as u64))
-    }
-
     /// As the kernel holds names in 16 bytes (IFNAMSIZ), padded with NUL.
     pub fn padded(self) -> [u8; 16] {
         let mut bytes = [0; 16];
@@ -93,25 +89,15 @@ impl LinkName {
     }
 }
 
-/// What a link of ours says it is, as its ifalias.
+/// What the host end of a worker's link says it is, as its ifalias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tag {
-    /// The bridge of an owner's network.
-    Bridge {
-        /// Whose.
-        owner: Uid,
-        /// Which.
-        network: Network,
-        /// Its addresses.
-        subnet: Subnet,
-    },
-    /// The host end of a worker's link.
-    Worker {
-        /// Which start.
-        start: Start,
-        /// The worker's address.
-        address: Ipv4Addr,
-    },
+pub struct Tag {
+    /// Which start.
+    pub start: Start,
+    /// Which network of its owner.
+    pub network: Network,
+    /// The worker's address.
+    pub address: Ipv4Addr,
 }
 
 /// A word of ours that cannot be read back.
@@ -133,7 +119,10 @@ impl FromStr for Network {
         match text {
             "none" => Ok(Self::None),
             "bridge" => Ok(Self::Bridge),
-            other => Err(bad("network", other, "use \"bridge\" or \"none\"")),
+            other => other
+                .parse()
+                .map(Self::Named)
+                .map_err(|_| bad("network", other, "use \"bridge\", \"none\" or the name of a network")),
         }
     }
 }
@@ -180,16 +169,8 @@ impl FromStr for Tag {
     fn from_str(text: &str) -> Result<Self, WordError> {
         let value = |key: &str| text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         let parsed = || {
-            let rest = text.strip_prefix("holdfast ")?;
-            if let Some(network) = value("network") {
-                let owner = Uid(value("owner")?.parse().ok()?);
-                return Some(Self::Bridge {
-                    owner,
-                    network: network.parse().ok()?,
-                    subnet: value("subnet")?.parse().ok()?,
-                });
-            }
-            Some(Self::Worker { start: rest.parse().ok()?, address: value("address")?.parse().ok()? })
+            let start = text.strip_prefix("holdfast ")?.parse().ok()?;
+            Some(Self { start, network: value("network")?.parse().ok()?, address: value("address")?.parse().ok()? })
         };
         parsed().ok_or_else(|| bad("tag", text, "ours start with \"holdfast owner=\""))
     }
@@ -203,10 +184,11 @@ impl fmt::Display for Uid {
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::None => "none",
-            Self::Bridge => "bridge",
-        })
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Bridge => f.write_str("bridge"),
+            Self::Named(name) => name.fmt(f),
+        }
     }
 }
 
@@ -233,12 +215,7 @@ impl fmt::Display for Start {
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bridge { owner, network, subnet } => {
-                write!(f, "holdfast owner={owner} network={network} subnet={subnet}")
-            }
-            Self::Worker { start, address } => write!(f, "holdfast {start} address={address}"),
-        }
+        write!(f, "holdfast {} network={} address={}", self.start, self.network, self.address)
     }
 }
 
@@ -304,7 +281,9 @@ mod tests {
     fn hostile_words_are_refused_everywhere() {
         for text in HOSTILE {
             assert!(text.parse::<LinkName>().is_err(), "link name {text:?}");
-            assert!(text.parse::<Network>().is_err(), "network {text:?}");
+            if text.parse::<NetworkName>().is_err() {
+                assert!(text.parse::<Network>().is_err(), "network {text:?}");
+            }
             assert!(text.parse::<Proto>().is_err(), "protocol {text:?}");
             assert!(text.parse::<Tag>().is_err(), "tag {text:?}");
             assert!(text.parse::<Start>().is_err(), "start {text:?}");
@@ -315,22 +294,19 @@ mod tests {
     fn tags_are_read_back_and_fit_an_ifalias() {
         let start =
             Start { owner: Uid(u32::MAX), worker: WorkerId::from_random(u64::MAX), generation: Generation(u64::MAX) };
-        let bridge =
-            Tag::Bridge { owner: Uid(1000), network: Network::Bridge, subnet: "10.88.0.0/22".parse().unwrap() };
-        for tag in [bridge, Tag::Worker { start, address: Ipv4Addr::new(255, 255, 255, 255) }] {
+        let name = "n".repeat(32).parse().unwrap();
+        for network in [Network::Bridge, Network::Named(name)] {
+            let tag = Tag { start, network, address: Ipv4Addr::new(255, 255, 255, 255) };
             assert_eq!(tag.to_string().parse(), Ok(tag));
             assert!(tag.to_string().len() < 255);
         }
-        assert_eq!(bridge.to_string(), "holdfast owner=1000 network=bridge subnet=10.88.0.0/22");
     }
 
     #[test]
-    fn names_of_bridges_differ_by_owner() {
-        let name = LinkName::of_bridge(Uid(1000), Network::Bridge);
-        assert_eq!(name.to_string(), "hf000003e8b1");
-        assert_ne!(name, LinkName::of_bridge(Uid(1001), Network::Bridge));
+    fn names_of_links_are_read_back() {
+        let name = LinkName::from_random(u64::MAX);
+        assert_eq!(name.to_string().len(), 12);
         assert_eq!(LinkName::from_padded(&name.padded()), Some(name));
-        assert_eq!(LinkName::from_random(u64::MAX).to_string().len(), 12);
     }
 
     #[test]

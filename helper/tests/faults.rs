@@ -19,7 +19,7 @@ fn a_launch_that_fails_at_any_step_leaves_nothing() {
     let mut stage = Stage::new();
     stage.start_helper();
     stage.start_launcher();
-    // The bridge stays, so that the counts below are of links and rules alone.
+    // Its link stays, so that the counts below are of links and rules alone.
     stage.owner(|mut c| async move { c.launch(launch_request(0, &[])).await.unwrap() });
     let mut failed = 0;
     for (call, times) in [
@@ -67,7 +67,7 @@ fn a_launch_that_fails_at_any_step_leaves_nothing() {
             stage.workers.lock().unwrap().remove(&format!("{number:016x}"));
             assert!(stage.helper_lives(), "{call} {when} ended the helper");
             eventually(&format!("{call} {when}: rules gone"), || stage.ruleset().matches("worker=").count() == 1);
-            eventually(&format!("{call} {when}: links gone"), || stage.our_links().len() == 2);
+            eventually(&format!("{call} {when}: links gone"), || stage.our_links().len() == 1);
             stage.wait_for_launcher();
         }
     }

@@ -12,6 +12,11 @@ pub enum WordError {
     /// Not 16 lower-case hex digits.
     #[error("bad worker id {0:?}: an id is 16 lower-case hex digits")]
     Id(String),
+    /// Not a name for a network of the owner's.
+    #[error(
+        "bad network name {0:?}: use 1 to 32 of a-z, 0-9 and '-', not starting with '-', and none of bridge, none, host, macvlan, tap, default"
+    )]
+    Network(String),
     /// Not a login name that the installed units can carry.
     #[error(
         "bad owner name {0:?}: use a login name of letters, digits, '_', '.' and '-', not starting with '-' or '.'"
@@ -22,6 +27,17 @@ pub enum WordError {
 /// A worker's name: `[a-z0-9][a-z0-9-]{0,31}`. Also its host name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkerName(String);
+
+/// Name of a network that an owner made: as a worker's name, and none of the words that are modes.
+/// By value, since it is part of what is copied everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetworkName([u8; NETWORK_NAME_BYTES_MAX]);
+
+/// Longest name of a network.
+const NETWORK_NAME_BYTES_MAX: usize = 32;
+
+/// Words that mean a mode, now or later.
+const MODES: [&str; 6] = ["bridge", "none", "host", "macvlan", "tap", "default"];
 
 /// A worker's id: 64 random bits as 16 lower-case hex digits. Never used twice by one owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +62,19 @@ impl FromStr for WorkerName {
         let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         let fits = (1..=32).contains(&text.len()) && text.bytes().all(legal) && !text.starts_with('-');
         if fits { Ok(Self(text.to_owned())) } else { Err(WordError::Name(shown(text))) }
+    }
+}
+
+impl FromStr for NetworkName {
+    type Err = WordError;
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        let name: Result<WorkerName, _> = text.parse();
+        if name.is_err() || MODES.contains(&text) {
+            return Err(WordError::Network(shown(text)));
+        }
+        let mut bytes = [0; NETWORK_NAME_BYTES_MAX];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Self(bytes))
     }
 }
 
@@ -105,6 +134,15 @@ impl WorkerName {
     }
 }
 
+impl NetworkName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        // Only ever made of ASCII.
+        std::str::from_utf8(&self.0[..end]).unwrap_or_default()
+    }
+}
+
 impl OwnerName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
@@ -115,6 +153,12 @@ impl OwnerName {
 impl fmt::Display for WorkerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -153,6 +197,16 @@ mod tests {
         }
         for bad in ["", "-a", "A", "a_b", "a.b", "a/b", "../x", "a\0", "é", &"a".repeat(33), "a b", "a\n"] {
             assert!(bad.parse::<WorkerName>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn names_of_networks_are_no_modes() {
+        for good in ["a", "lan-1", &"n".repeat(32)] {
+            assert_eq!(good.parse::<NetworkName>().map(|n| n.to_string()), Ok(good.to_owned()));
+        }
+        for bad in ["", "bridge", "none", "host", "default", "tap", "macvlan", "macvlan:eth0", "a b", &"n".repeat(33)] {
+            assert!(bad.parse::<NetworkName>().is_err(), "{bad:?} was taken");
         }
     }
 

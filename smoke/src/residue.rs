@@ -9,13 +9,11 @@ use std::collections::BTreeMap;
 pub struct Residue(BTreeMap<&'static str, Vec<String>>);
 
 /// Each names itself and prints sorted lines. The outside's own namespace and wire are there before and after.
-/// Alice's bridge (`hf` + her uid in hex + `b1`) is left out: the helper keeps an idle one for ten seconds, for the next
-/// worker comes cheaper, and takes it away then (the helper's own test `many` waits for that).
 const PROBES: &[(&str, &str)] = &[
-    ("links", "ip -o link show | sed 's/^[0-9]*: //; s/@.*//; s/:.*//' | grep -vx hf000003e8b1 | sort"),
-    ("addresses", "ip -o address show | awk '{print $2, $4}' | grep -v '^hf000003e8b1 ' | sort"),
-    ("routes", "ip route show table all | grep -v '^ff00\\|^fe80\\|dev hf000003e8b1 ' | sed 's/ linkdown//' | sort"),
-    ("rules", "nft -s list ruleset | grep -v '\"holdfast bridge\"'"),
+    ("links", "ip -o link show | sed 's/^[0-9]*: //; s/@.*//; s/:.*//' | sort"),
+    ("addresses", "ip -o address show | awk '{print $2, $4}' | sort"),
+    ("routes", "ip route show table all | grep -v '^ff00\\|^fe80' | sed 's/ linkdown//' | sort"),
+    ("rules", "nft -s list ruleset"),
     ("namespaces", "lsns -n -o TYPE | sort | uniq -c"),
     ("cgroups", "find /sys/fs/cgroup -type d -path '*holdfast*' | sort"),
     (

@@ -103,6 +103,7 @@ impl Launch {
             network: spec.network.name().into(),
             ports: spec.publish.iter().map(port).collect(),
             orders,
+            ..Default::default()
         };
         let shared = shared.clone();
         Ok(Self { shared, id: row.id, generation: row.worker.generation, nonce: row.nonce, request, state_dir })

@@ -90,7 +90,7 @@ impl Contract for Service {
         assert_eq!((orders.worker.as_str(), orders.generation), (request.worker.as_str(), request.generation));
         self.0.orders.lock().unwrap().push(orders.clone());
         let mut addresses = vec![];
-        if request.network == "bridge" {
+        if request.network != "none" {
             addresses.push(format!("10.88.0.{}/22", self.0.next_address.fetch_add(1, Ordering::Relaxed)));
             self.0.attached.lock().unwrap().push(Attachment {
                 worker: request.worker,
@@ -116,5 +116,13 @@ impl Contract for Service {
 
     async fn attached(&self, _: Request<AttachedRequest>) -> Result<Response<AttachedReply>, Status> {
         Ok(Response::new(AttachedReply { attachments: self.0.attached.lock().unwrap().clone() }))
+    }
+
+    async fn check_network(&self, _: Request<CheckNetworkRequest>) -> Result<Response<CheckNetworkReply>, Status> {
+        Ok(Response::new(CheckNetworkReply { subnets: vec!["10.88.4.0/22".into()] }))
+    }
+
+    async fn counters(&self, _: Request<CountersRequest>) -> Result<Response<CountersReply>, Status> {
+        Ok(Response::new(CountersReply::default()))
     }
 }

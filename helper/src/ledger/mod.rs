@@ -1,9 +1,14 @@
 //! The ledger: which addresses and ports are given to whom. Pure; the kernel's tags are what it is rebuilt from.
 
-use crate::rules::{NETWORK_PREFIX, Owner};
+mod place;
+
+pub use place::PlaceError;
+
+use crate::rules::Owner;
 use crate::subnet::Subnet;
-use crate::words::{LinkName, Network, Port, Start, Uid};
+use crate::words::{LinkName, Network, Port, Start, Tag, Uid};
 use holdfast_proto::words::{Generation, WorkerId};
+use place::Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
@@ -12,35 +17,40 @@ use std::net::Ipv4Addr;
 pub struct Attachment {
     /// Which start of whose worker.
     pub start: Start,
+    /// Which network of its owner.
+    pub network: Network,
+    /// What the rules know a named network by, the group of its links; 0 for [`Network::Bridge`], whose workers see nobody.
+    pub mark: u32,
+    /// Nothing outside of the network is in reach.
+    pub internal: bool,
     /// Host end of its link.
     pub link: LinkName,
-    /// The bridge that it is on.
-    pub bridge: LinkName,
-    /// Its network's addresses.
-    pub subnet: Subnet,
     /// Its own.
     pub address: Ipv4Addr,
     /// What it publishes.
     pub ports: Vec<Port>,
 }
 
+impl Attachment {
+    /// What its link says it is.
+    pub fn tag(&self) -> Tag {
+        Tag { start: self.start, network: self.network, address: self.address }
+    }
+}
+
+/// Groups of links from here on are ours ("hf" in ASCII, then a number).
+const MARKS: u32 = 0x6866_0001;
+
 /// Everything that is given.
 #[derive(Debug, Default)]
 pub struct Ledger {
     attached: BTreeMap<Start, Attachment>,
+    /// Given, or resting after it was given back.
     addresses: BTreeSet<Ipv4Addr>,
     linked: BTreeSet<LinkName>,
     networks: BTreeMap<(Uid, Network), Place>,
     /// Networks of the host that are not ours: routes and addresses.
     foreign: Vec<Subnet>,
-}
-
-/// One network of an owner.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    subnet: Subnet,
-    /// Where the search for a free address goes on, so that one given back rests for as long as it can.
-    next: u32,
 }
 
 impl Ledger {
@@ -84,15 +94,20 @@ impl Ledger {
         self.attached.values().find(|attachment| attachment.ports.iter().any(|held| held.clashes(port)))
     }
 
-    /// The addresses of an owner's network, where it has some.
-    pub fn subnet(&self, owner: Uid, network: Network) -> Option<Subnet> {
-        self.networks.get(&(owner, network)).map(|place| place.subnet)
+    /// The address ranges that an owner's network has now, in the order in which it got them.
+    pub fn subnets(&self, owner: Uid, network: Network) -> Vec<Subnet> {
+        self.networks.get(&(owner, network)).map(Place::subnets).unwrap_or_default()
     }
 
-    /// Whether anybody is attached to this network.
-    pub fn is_idle(&self, owner: Uid, network: Network) -> bool {
-        self.subnet(owner, network)
-            .is_none_or(|subnet| self.addresses.range(subnet.base()..).next().is_none_or(|a| !subnet.contains(*a)))
+    /// How many named networks of an owner hold addresses now.
+    pub fn named_networks(&self, owner: Uid) -> usize {
+        let named = |(uid, network): &&(Uid, Network)| *uid == owner && matches!(network, Network::Named(_));
+        self.networks.keys().filter(named).count()
+    }
+
+    /// Whether the next worker of this network takes a range that it does not have yet.
+    pub fn needs_range(&self, owner: Uid, network: Network) -> bool {
+        self.networks.get(&(owner, network)).is_none_or(|place| place.free(&self.addresses).is_none())
     }
 
     /// Takes note of the host's own networks, which ours must not overlap.
@@ -100,70 +115,83 @@ impl Ledger {
         self.foreign = foreign;
     }
 
-    /// The addresses that an owner's network has or would get: the first /22 of the pool that nobody uses.
-    pub fn subnet_for(&self, owner: &Owner, network: Network) -> Option<Subnet> {
-        if let Some(subnet) = self.subnet(owner.uid, network) {
-            return Some(subnet);
+    /// The address and the mark that the next worker of this network gets. `wish`: the range that its owner wants it
+    /// to begin with.
+    pub fn place(&self, owner: &Owner, network: Network, wish: Option<Subnet>) -> Result<(Ipv4Addr, u32), PlaceError> {
+        let place = self.networks.get(&(owner.uid, network));
+        if let Some(place) = place
+            && let Some(address) = place.free(&self.addresses)
+        {
+            return Ok((address, place.mark));
         }
-        let ours = || self.networks.values().map(|place| &place.subnet);
-        owner
-            .pool
-            .split(NETWORK_PREFIX)
-            .find(|candidate| !ours().chain(&self.foreign).any(|used| used.overlaps(*candidate)))
+        let range = self.range_for(owner, network, wish)?;
+        let address = Place::of(range, 0).free(&self.addresses).ok_or(PlaceError::Full)?;
+        Ok((address, place.map_or_else(|| self.free_mark(network), |place| place.mark)))
     }
 
-    /// A free address of `subnet`, the one that rested longest; none where all are given.
-    pub fn free_address(&self, owner: Uid, network: Network, subnet: Subnet) -> Option<Ipv4Addr> {
-        let next = self.networks.get(&(owner, network)).map_or(0, |place| place.next);
-        (0..subnet.workers_max())
-            .map(|n| subnet.worker_address(next.wrapping_add(n)))
-            .find(|a| !self.addresses.contains(a))
+    /// The next range of a network: always the same ones for the same owner and name, as far as nobody else has them.
+    pub fn range_for(&self, owner: &Owner, network: Network, wish: Option<Subnet>) -> Result<Subnet, PlaceError> {
+        let had = self.networks.get(&(owner.uid, network)).map_or(0, Place::len);
+        let is_free = |candidate: &Subnet| {
+            let mut used = self.networks.values().flat_map(Place::subnets).chain(self.foreign.iter().copied());
+            !used.any(|used| used.overlaps(*candidate))
+        };
+        match wish.filter(|_| had == 0) {
+            Some(wish) if is_free(&wish) => Ok(wish),
+            Some(wish) => Err(PlaceError::Taken(wish)),
+            None => place::candidates(owner, network, had).find(is_free).ok_or(PlaceError::PoolFull),
+        }
+    }
+
+    /// The lowest number above [`MARKS`] that no named network has.
+    fn free_mark(&self, network: Network) -> u32 {
+        if !matches!(network, Network::Named(_)) {
+            return 0;
+        }
+        let used: BTreeSet<u32> = self.networks.values().map(|place| place.mark).collect();
+        (MARKS..).find(|mark| !used.contains(mark)).unwrap_or(u32::MAX)
     }
 
     /// Enters an attachment. `false`, and nothing changes, where its start, address or a port is given already.
-    pub fn enter(&mut self, network: Network, attachment: Attachment) -> bool {
+    pub fn enter(&mut self, attachment: Attachment) -> bool {
         let taken = self.attached.contains_key(&attachment.start)
             || self.addresses.contains(&attachment.address)
             || attachment.ports.iter().any(|port| self.holder(port).is_some());
         if taken {
             return false;
         }
-        let place = self.enter_network(attachment.start.owner, network, attachment.subnet);
-        place.next =
-            attachment.address.to_bits().wrapping_sub(place.subnet.worker_address(0).to_bits()).wrapping_add(1);
+        let range = place::range_of(attachment.address);
+        let place = self.networks.entry((attachment.start.owner, attachment.network));
+        place.or_insert_with(|| Place::of(range, attachment.mark)).gave(attachment.address);
         self.addresses.insert(attachment.address);
         self.attached.insert(attachment.start, attachment);
         true
     }
 
-    /// Enters a network that exists (its bridge does).
-    pub fn keep_network(&mut self, owner: Uid, network: Network, subnet: Subnet) {
-        self.enter_network(owner, network, subnet);
-    }
-
-    fn enter_network(&mut self, owner: Uid, network: Network, subnet: Subnet) -> &mut Place {
-        self.networks.entry((owner, network)).or_insert(Place { subnet, next: 0 })
-    }
-
-    /// Gives back what a start holds. The address may be given to another from now on.
+    /// Gives back what a start holds, but for its address, which rests until [`Ledger::rested`].
     pub fn strike(&mut self, start: Start) -> Option<Attachment> {
         let attachment = self.attached.remove(&start)?;
-        self.addresses.remove(&attachment.address);
         self.linked.remove(&attachment.link);
         Some(attachment)
     }
 
-    /// Forgets a network whose bridge is gone; it stays where somebody is attached.
-    pub fn strike_network(&mut self, owner: Uid, network: Network) {
-        if self.is_idle(owner, network) {
-            self.networks.remove(&(owner, network));
-        }
+    /// The address may be given to another from now on. Networks that hold nothing any more are forgotten: these are
+    /// the marks of named ones among them.
+    pub fn rested(&mut self, address: Ipv4Addr) -> Vec<u32> {
+        self.addresses.remove(&address);
+        let addresses = &self.addresses;
+        let mut forgotten = Vec::new();
+        self.networks.retain(|_, place| {
+            let stays = place.holds_any(addresses);
+            forgotten.extend((!stays && place.mark != 0).then_some(place.mark));
+            stays
+        });
+        forgotten
     }
 
-    /// Networks that nobody is attached to.
-    pub fn idle_networks(&self) -> Vec<(Uid, Network, Subnet)> {
-        let idle = self.networks.iter().filter(|((owner, network), _)| self.is_idle(*owner, *network));
-        idle.map(|((owner, network), place)| (*owner, *network, place.subnet)).collect()
+    /// Whether anybody is attached.
+    pub fn is_idle(&self) -> bool {
+        self.attached.is_empty()
     }
 }
 

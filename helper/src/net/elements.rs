@@ -1,20 +1,40 @@
 //! What differs by worker: its elements in the ruleset's sets, each with the start that it belongs to.
 
 use super::nft::{self, Element};
-use super::ruleset::{PUBLISH, PUBLISH_AT, WORKERS};
+use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, WORKERS};
 use crate::ledger::Attachment;
-use crate::words::{LinkName, Port, Proto, Start};
+use crate::words::{LinkName, Network, Port, Proto, Start};
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::net::Ipv4Addr;
 
-/// The elements of one attachment, by set.
+/// What makes a link one of a worker's to the rules: it stays for as long as the link does, so that a link never
+/// passes for one of the host's own.
+pub fn link(name: LinkName) -> (&'static CStr, Element) {
+    (LINKS.name, self::name(name.padded(), "holdfast link".to_owned()))
+}
+
+/// What lets links of one named network see each other: it stays for as long as the network has addresses.
+pub fn peers(mark: u32) -> (&'static CStr, Element) {
+    let mark = mark.to_ne_bytes();
+    (PEERS.name, Element { key: [mark, mark].concat(), value: None, comment: "holdfast network".to_owned() })
+}
+
+/// Reads an element of [`PEERS`].
+pub fn read_peers(element: &Element) -> Option<u32> {
+    element.key.first_chunk().map(|mark| u32::from_ne_bytes(*mark))
+}
+
+/// The elements of one attachment, by set; [`link`] comes before and goes after.
 pub fn of(attachment: &Attachment) -> Vec<(&'static CStr, Vec<Element>)> {
     let who = attachment.start.to_string();
+    let padded_name = attachment.link.padded();
     let worker = Element {
-        key: [&attachment.bridge.padded()[..], &attachment.address.octets()].concat(),
+        key: [&padded_name[..], &attachment.address.octets()].concat(),
         value: None,
         comment: format!("{who} link={}", attachment.link),
     };
+    let internal = Element { key: padded_name.to_vec(), value: None, comment: who.clone() };
     let (any, at): (Vec<&Port>, Vec<&Port>) = attachment.ports.iter().partition(|port| port.address.is_unspecified());
     let published = |port: &&Port| Element {
         key: port_key(port),
@@ -23,6 +43,7 @@ pub fn of(attachment: &Attachment) -> Vec<(&'static CStr, Vec<Element>)> {
     };
     let sets = [
         (WORKERS.name, vec![worker]),
+        (INTERNAL.name, attachment.internal.then_some(internal).into_iter().collect()),
         (PUBLISH.name, any.iter().map(published).collect()),
         (PUBLISH_AT.name, at.iter().map(published).collect()),
     ];
@@ -41,22 +62,43 @@ pub struct WorkerElement {
     pub start: Start,
     /// Host end of the link.
     pub link: LinkName,
-    /// Bridge.
-    pub bridge: LinkName,
     /// Address.
     pub address: Ipv4Addr,
 }
 
+impl WorkerElement {
+    /// What it says of an attachment; [`complete`] adds what other elements say.
+    pub fn attachment(self, network: Network, mark: u32) -> Attachment {
+        let Self { start, link, address } = self;
+        Attachment { start, network, mark, internal: false, link, address, ports: Vec::new() }
+    }
+}
+
+/// Adds what an element of another set says to the attachment that it belongs to; none where there is no such.
+pub fn complete(set: &CStr, element: &Element, found: &mut BTreeMap<Start, Attachment>) -> Option<()> {
+    let start: Start = element.comment.parse().ok()?;
+    let attachment = found.get_mut(&start)?;
+    if set == INTERNAL.name {
+        attachment.internal = true;
+    } else {
+        attachment.ports.push(read_port(set, element)?.1);
+    }
+    Some(())
+}
+
 /// Reads an element of [`WORKERS`]; none where it is not as [`of`] makes them.
 pub fn read_worker(element: &Element) -> Option<WorkerElement> {
-    let (bridge, address) = element.key.split_at_checked(16)?;
-    let link = element.comment.split(' ').find_map(|word| word.strip_prefix("link="))?;
+    let (link, address) = element.key.split_at_checked(16)?;
     Some(WorkerElement {
         start: element.comment.parse().ok()?,
-        link: link.parse().ok()?,
-        bridge: LinkName::from_padded(bridge)?,
+        link: LinkName::from_padded(link)?,
         address: <[u8; 4]>::try_from(address).ok()?.into(),
     })
+}
+
+/// Reads an element of [`LINKS`].
+pub fn read_link(element: &Element) -> Option<LinkName> {
+    LinkName::from_padded(&element.key)
 }
 
 /// Reads an element of [`PUBLISH`] or [`PUBLISH_AT`].
@@ -113,19 +155,28 @@ mod tests {
         let at = Port { proto: Proto::Udp, address: Ipv4Addr::LOCALHOST, host: 5353, worker: 53 };
         let attachment = Attachment {
             start,
+            network: Network::Named("lan".parse().unwrap()),
+            mark: 7,
+            internal: true,
             link: LinkName::from_random(5),
-            bridge: LinkName::from_random(6),
-            subnet: "10.88.0.0/22".parse().unwrap(),
             address: Ipv4Addr::new(10, 88, 0, 2),
             ports: vec![any, at],
         };
         let sets = of(&attachment);
-        assert_eq!(sets.len(), 3);
+        assert_eq!(sets.len(), 4);
+        assert_eq!(read_peers(&peers(7).1), Some(7));
+        let mut found =
+            BTreeMap::from([(start, read_worker(&sets[0].1[0]).unwrap().attachment(attachment.network, 7))]);
+        for (set, elements) in &sets[1..] {
+            elements.iter().for_each(|element| complete(set, element, &mut found).unwrap());
+        }
+        assert_eq!(found[&start], attachment);
+        assert_eq!(read_link(&link(attachment.link).1), Some(attachment.link));
         let worker = read_worker(&sets[0].1[0]).unwrap();
         assert_eq!((worker.start, worker.link, worker.address), (start, attachment.link, attachment.address));
-        assert_eq!(sets[1].1[0].key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
-        assert_eq!(read_port(sets[1].0, &sets[1].1[0]), Some((start, any)));
-        assert_eq!(read_port(sets[2].0, &sets[2].1[0]), Some((start, at)));
+        assert_eq!(sets[2].1[0].key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
+        assert_eq!(read_port(sets[2].0, &sets[2].1[0]), Some((start, any)));
+        assert_eq!(read_port(sets[3].0, &sets[3].1[0]), Some((start, at)));
         for length in 0..12 {
             let cut = Element { key: vec![6; length], value: Some(vec![0; length]), comment: start.to_string() };
             let _ = (read_worker(&cut), read_port(PUBLISH.name, &cut), read_port(PUBLISH_AT.name, &cut));

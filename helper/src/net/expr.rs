@@ -27,6 +27,8 @@ impl Register {
 pub enum Meta {
     InName,
     OutName,
+    InGroup,
+    OutGroup,
     Family,
     Transport,
 }
@@ -99,6 +101,8 @@ pub fn push_expr<P: Pusher>(list: PushExprListAttrs<P>, expression: &Expr) -> Pu
             let key = match what {
                 Meta::InName => libc::NFT_META_IIFNAME,
                 Meta::OutName => libc::NFT_META_OIFNAME,
+                Meta::InGroup => libc::NFT_META_IIFGROUP,
+                Meta::OutGroup => libc::NFT_META_OIFGROUP,
                 Meta::Family => libc::NFT_META_NFPROTO,
                 Meta::Transport => libc::NFT_META_L4PROTO,
             };

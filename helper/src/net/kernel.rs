@@ -1,17 +1,19 @@
 //! What is done to the kernel, step by step. Decides nothing: what to make comes as values.
 
 use super::blockers::Blocker;
-use super::links::{self, BridgePlan, PairPlan};
-use super::nft::{self, Kind};
-use super::ruleset::{BRIDGES, PUBLISH, PUBLISH_AT, WORKERS};
+use super::links::{self, Link, PairPlan, Traffic};
+use super::nft::{self, Element, Kind};
+use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, WORKERS};
 use super::wire::{Messages, Wire, WireError};
 use super::{elements, sockets, tables};
 use crate::ledger::Attachment;
+use crate::rules::NETWORK_PREFIX;
 use crate::subnet::Subnet;
-use crate::words::{LinkName, Network, Port, Start, Tag, Uid};
+use crate::words::{LinkName, Port, Start, Tag};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 const NETLINK_SOCK_DIAG: i32 = 4;
@@ -29,9 +31,6 @@ pub enum NetError {
         /// Its answer.
         source: WireError,
     },
-    /// A link of this name is there, and not tagged as ours.
-    #[error("link {0} exists and is not tagged as ours: remove or rename it")]
-    NotOurs(LinkName),
     /// A program of the host listens there.
     #[error("port {} is in use by a program of this host", .0.host)]
     PortInUse(Port),
@@ -60,19 +59,10 @@ pub struct Kernel {
     filter: Wire,
     diag: Wire,
     inet6: bool,
-    /// Our bridges that are up, by name.
-    bridges: BTreeMap<LinkName, u32>,
+    /// Somebody is attached, so that packets are forwarded.
+    forwards: bool,
     /// What was found last, and when.
     blockers: Option<(Instant, Vec<Blocker>)>,
-}
-
-/// What the kernel holds of ours, after what was half done has been undone.
-#[derive(Debug, Default)]
-pub struct Holdings {
-    /// Networks that have a bridge.
-    pub networks: Vec<(Uid, Network, Subnet)>,
-    /// Workers that have a link and rules.
-    pub attachments: Vec<(Network, Attachment)>,
 }
 
 impl Kernel {
@@ -86,73 +76,69 @@ impl Kernel {
             filter: open(libc::NETLINK_NETFILTER, "open nfnetlink")?,
             diag: open(NETLINK_SOCK_DIAG, "open sock_diag")?,
             inet6: links.iter().any(|link| link.loopback && link.inet6),
-            bridges: BTreeMap::new(),
+            forwards: false,
             blockers: None,
         })
     }
 
-    /// Lays the ruleset, reads back what is attached, and removes what is half there: elements without
-    /// a link, and links of ours that say nothing.
-    pub fn take_stock(&mut self) -> Result<Holdings, NetError> {
+    /// Lays the ruleset, reads back who is attached, and removes what is half there: elements without a link, and
+    /// links of ours that the rules do not know.
+    pub fn take_stock(&mut self) -> Result<Vec<Attachment>, NetError> {
         tables::lay(&mut self.filter).map_err(at("lay the ruleset"))?;
         let links = links::census(&mut self.route).map_err(at("list links"))?;
-        let mut holdings = Holdings::default();
-        let mut workers: BTreeMap<Start, LinkName> = BTreeMap::new();
-        for link in &links {
-            match (link.our_name(), link.tag) {
-                (Some(name), Some(Tag::Bridge { owner, network, subnet }))
-                    if name == LinkName::of_bridge(owner, network) =>
-                {
-                    self.raise_bridge(name, link.index)?;
-                    holdings.networks.push((owner, network, subnet));
-                }
-                (Some(name), Some(Tag::Worker { start, .. })) => {
-                    workers.insert(start, name);
-                }
-                _ => {}
+        let tagged: BTreeMap<LinkName, (Tag, &Link)> =
+            links.iter().filter_map(|link| Some((link.our_name()?, (link.tag?, link)))).collect();
+        let attachments = self.read_attachments(&tagged)?;
+        for (name, (_, link)) in &tagged {
+            if !attachments.iter().any(|attachment| attachment.link == *name) {
+                links::remove(&mut self.route, link.index).map_err(at("remove a link that the rules do not know"))?;
             }
         }
-        self.read_attachments(&workers, &mut holdings)?;
-        Ok(holdings)
+        self.forwards = !attachments.is_empty();
+        self.arrange_uplinks()?;
+        Ok(attachments)
     }
 
-    fn read_attachments(&mut self, links: &BTreeMap<Start, LinkName>, holdings: &mut Holdings) -> Result<(), NetError> {
+    fn read_attachments(&mut self, tagged: &BTreeMap<LinkName, (Tag, &Link)>) -> Result<Vec<Attachment>, NetError> {
         let mut listed = |set| tables::elements(&mut self.filter, set).map_err(at("list elements"));
         let mut stale = Vec::new();
-        let mut found: BTreeMap<Start, (Network, Attachment)> = BTreeMap::new();
+        let mut found: BTreeMap<Start, Attachment> = BTreeMap::new();
+        let known: BTreeSet<LinkName> = listed(LINKS.name)?.iter().filter_map(elements::read_link).collect();
         for element in listed(WORKERS.name)? {
-            let attachment = elements::read_worker(&element).and_then(|worker| {
-                let place = holdings.networks.iter().find(|(owner, network, _)| {
-                    *owner == worker.start.owner && LinkName::of_bridge(*owner, *network) == worker.bridge
-                })?;
-                let elements::WorkerElement { start, link, bridge, address } = worker;
-                (links.get(&start) == Some(&link) && place.2.contains(address))
-                    .then(|| (place.1, Attachment { start, link, bridge, subnet: place.2, address, ports: Vec::new() }))
-            });
-            match attachment {
-                Some(attachment) => drop(found.insert(attachment.1.start, attachment)),
-                None => stale.push((WORKERS.name, element)),
+            let worker = elements::read_worker(&element).filter(|worker| known.contains(&worker.link));
+            let link = worker.and_then(|worker| tagged.get(&worker.link));
+            match (worker, link) {
+                (Some(worker), Some((tag, link))) if tag.start == worker.start && tag.address == worker.address => {
+                    found.insert(tag.start, worker.attachment(tag.network, link.group));
+                }
+                _ => stale.push((WORKERS.name, element)),
             }
         }
-        for set in [PUBLISH.name, PUBLISH_AT.name] {
+        for set in [INTERNAL.name, PUBLISH.name, PUBLISH_AT.name] {
             for element in listed(set)? {
-                let port = elements::read_port(set, &element);
-                match port.and_then(|(start, port)| Some((found.get_mut(&start)?, port))) {
-                    Some(((_, attachment), port)) => attachment.ports.push(port),
-                    None => stale.push((set, element)),
+                if elements::complete(set, &element, &mut found).is_none() {
+                    stale.push((set, element));
                 }
             }
         }
+        let marks: BTreeSet<u32> = found.values().map(|attachment| attachment.mark).collect();
+        let old = |peers: &Element| elements::read_peers(peers).is_none_or(|mark| !marks.contains(&mark));
+        stale.extend(listed(PEERS.name)?.into_iter().filter(old).map(|peers| (PEERS.name, peers)));
+        stale.extend(known.iter().filter(|link| !tagged.contains_key(link)).map(|link| elements::link(*link)));
+        self.remove_elements(&stale).map_err(at("remove stale elements"))?;
+        Ok(found.into_values().collect())
+    }
+
+    fn remove_elements(&mut self, stale: &[(&'static CStr, Element)]) -> Result<(), WireError> {
+        if stale.is_empty() {
+            return Ok(());
+        }
         let removals = nft::transaction(|messages| {
-            for (set, element) in &stale {
+            for (set, element) in stale {
                 nft::change_elements(messages, Kind::DelSetElem, set, std::slice::from_ref(element));
             }
         });
-        if !stale.is_empty() {
-            self.filter.transact(removals, nft::barrier()).map_err(at("remove stale elements"))?;
-        }
-        holdings.attachments.extend(found.into_values());
-        Ok(())
+        self.filter.transact(removals, nft::barrier())
     }
 
     /// Names of all links that are named as ours are.
@@ -161,9 +147,19 @@ impl Kernel {
         Ok(links.iter().filter_map(links::Link::our_name).collect())
     }
 
-    /// The host's own networks: addresses and routes that do not lead to a bridge of ours.
+    /// What went over each link of ours.
+    pub fn traffic(&mut self) -> Result<BTreeMap<LinkName, Traffic>, NetError> {
+        links::traffic(&mut self.route).map_err(at("count traffic"))
+    }
+
+    /// The host's own networks: addresses and routes that do not lead to a worker.
     pub fn foreign_networks(&mut self) -> Result<Vec<Subnet>, NetError> {
-        let ours: Vec<u32> = self.bridges.values().copied().collect();
+        let links = links::census(&mut self.route).map_err(at("list links"))?;
+        let ours: BTreeSet<u32> = links
+            .iter()
+            .filter(|link| link.our_name().is_some() && link.tag.is_some())
+            .map(|link| link.index)
+            .collect();
         let routes = links::routes(&mut self.route).map_err(at("list routes"))?;
         let addresses = links::addresses(&mut self.route).map_err(at("list addresses"))?;
         let routed = routes.into_iter().filter(|r| !ours.contains(&r.link) && r.to.prefix() > 0).map(|r| r.to);
@@ -171,9 +167,9 @@ impl Kernel {
         Ok(routed.chain(addressed).collect())
     }
 
-    /// Gives an attachment its rules: nobody of the host listens on its ports, its bridge is there and
-    /// up, its elements are in. No link of it exists yet. Returns the bridge's number.
-    pub fn admit(&mut self, attachment: &Attachment, network: Network) -> Result<u32, NetError> {
+    /// Gives an attachment its rules: nobody of the host listens on its ports, packets are forwarded, its elements
+    /// are in. No link of it exists yet.
+    pub fn admit(&mut self, attachment: &Attachment) -> Result<(), NetError> {
         let taken = sockets::in_use(&mut self.diag, attachment.ports.iter()).map_err(at("look for listeners"))?;
         if let Some(port) = taken {
             return Err(NetError::PortInUse(port));
@@ -181,40 +177,25 @@ impl Kernel {
         if let Some(blocker) = self.blockers()?.into_iter().next() {
             return Err(NetError::Blocked(blocker));
         }
-        let bridge = match self.bridges.get(&attachment.bridge) {
-            Some(index) => *index,
-            None => self.make_bridge(attachment, network)?,
-        };
-        let added = nft::transaction(|messages| elements::change(messages, Kind::NewSetElem, attachment));
-        self.filter.transact(added, nft::barrier()).map_err(at("add the worker's rules"))?;
-        Ok(bridge)
-    }
-
-    fn make_bridge(&mut self, attachment: &Attachment, network: Network) -> Result<u32, NetError> {
-        let Attachment { bridge: name, subnet, start, .. } = *attachment;
-        let tag = Tag::Bridge { owner: start.owner, network, subnet };
-        let found = links::find(&mut self.route, name).map_err(at("look for the bridge"))?;
-        let index = match found {
-            Some(link) if link.tag == Some(tag) => link.index,
-            Some(_) => return Err(NetError::NotOurs(name)),
-            None => {
-                let plan = BridgePlan { name, tag, subnet };
-                links::make_bridge(&mut self.route, &plan, self.inet6).map_err(at("make the bridge"))?
+        if !self.forwards {
+            self.forwards = true;
+            self.arrange_uplinks()?;
+        }
+        let (links, link) = elements::link(attachment.link);
+        let added = nft::transaction(|messages| {
+            nft::change_elements(messages, Kind::NewSetElem, links, std::slice::from_ref(&link));
+            if attachment.mark != 0 {
+                let (set, peers) = elements::peers(attachment.mark);
+                nft::change_elements(messages, Kind::NewSetElem, set, std::slice::from_ref(&peers));
             }
-        };
-        self.raise_bridge(name, index)?;
-        Ok(index)
+            elements::change(messages, Kind::NewSetElem, attachment);
+        });
+        self.filter.transact(added, nft::barrier()).map_err(at("add the worker's rules"))
     }
 
-    /// The rules know the bridge before it is up.
-    fn raise_bridge(&mut self, name: LinkName, index: u32) -> Result<(), NetError> {
-        let element = elements::name(name.padded(), "holdfast bridge".to_owned());
-        let known = nft::transaction(|messages| {
-            nft::change_elements(messages, Kind::NewSetElem, BRIDGES.name, std::slice::from_ref(&element));
-        });
-        self.filter.transact(known, nft::barrier()).map_err(at("tell the rules of the bridge"))?;
-        links::up(&mut self.route, index).map_err(at("bring the bridge up"))?;
-        self.bridges.insert(name, index);
+    /// Nobody is attached any more: forwarding goes back to what it was.
+    pub fn rest(&mut self) -> Result<(), NetError> {
+        self.forwards = false;
         self.arrange_uplinks()
     }
 
@@ -232,19 +213,23 @@ impl Kernel {
 
     /// Makes forwarding right for the host's links to the outside. Idempotent.
     pub fn arrange_uplinks(&mut self) -> Result<(), NetError> {
-        let wanted = !self.bridges.is_empty();
-        super::uplinks::arrange(&mut self.route, &mut self.filter, wanted).map_err(at("switch forwarding"))
+        super::uplinks::arrange(&mut self.route, &mut self.filter, self.forwards).map_err(at("switch forwarding"))
     }
 
     /// Makes the pair of links, its peer in `netns`. [`Kernel::admit`] comes before.
-    pub fn wire(&mut self, attachment: &Attachment, bridge: u32, netns: &OwnedFd) -> Result<(), NetError> {
-        let Attachment { link: name, start, address, .. } = *attachment;
-        let tag = Tag::Worker { start, address };
-        let plan = PairPlan { name, tag, bridge, address, inet6: self.inet6 };
+    pub fn wire(&mut self, attachment: &Attachment, netns: &OwnedFd) -> Result<(), NetError> {
+        let gateway = Subnet::around(attachment.address, NETWORK_PREFIX).gateway();
+        let plan = PairPlan {
+            name: attachment.link,
+            tag: attachment.tag(),
+            mark: attachment.mark,
+            gateway,
+            inet6: self.inet6,
+        };
         links::make_pair(&mut self.route, &plan, netns.as_fd()).map_err(at("make the link"))
     }
 
-    /// Takes an attachment's rules away. Idempotent.
+    /// Takes an attachment's rules away; its link is cut off, and known as a worker's until [`Kernel::unlink`]. Idempotent.
     pub fn dismiss(&mut self, attachment: &Attachment) -> Result<(), NetError> {
         let removed = nft::transaction(|messages| elements::change(messages, Kind::DelSetElem, attachment));
         match self.filter.transact(removed, nft::barrier()) {
@@ -269,34 +254,41 @@ impl Kernel {
         Ok(())
     }
 
-    /// Removes a worker's link, where it outlived its namespace's end. Slow (RCU): never on a caller's path.
+    /// Removes a worker's link, where it outlived its namespace's end, and then the rules' word that it is a worker's.
+    /// Slow (RCU): never on a caller's path.
     pub fn unlink(&mut self, attachment: &Attachment) -> Result<(), NetError> {
         let found = links::find(&mut self.route, attachment.link).map_err(at("look for the link"))?;
-        let ours = Tag::Worker { start: attachment.start, address: attachment.address };
         match found {
-            Some(link) if link.tag == Some(ours) => {
-                links::remove(&mut self.route, &link).map(drop).map_err(at("remove the link"))
+            Some(link) if link.tag == Some(attachment.tag()) => {
+                links::remove(&mut self.route, link.index).map_err(at("remove the link"))?;
             }
-            Some(_) | None => Ok(()),
+            Some(_) | None => {}
+        }
+        self.link_gone(attachment.link)
+    }
+
+    /// After a launch that was undone: forgets a link that was never made, or is gone already.
+    pub fn forget_unless_there(&mut self, link: LinkName) -> Result<(), NetError> {
+        match links::find(&mut self.route, link).map_err(at("look for the link"))? {
+            Some(_) => Ok(()),
+            None => self.link_gone(link),
         }
     }
 
-    /// Removes a bridge that nobody is attached to, and its mention in the rules. Slow (RCU).
-    pub fn drop_bridge(&mut self, name: LinkName) -> Result<(), NetError> {
-        self.bridges.remove(&name);
-        if let Some(link) = links::find(&mut self.route, name).map_err(at("look for the bridge"))?
-            && matches!(link.tag, Some(Tag::Bridge { .. }))
-        {
-            links::remove(&mut self.route, &link).map_err(at("remove the bridge"))?;
+    /// The rules need not know a link as a worker's any more. Idempotent.
+    pub fn link_gone(&mut self, link: LinkName) -> Result<(), NetError> {
+        self.forget(elements::link(link))
+    }
+
+    /// A named network holds no address any more.
+    pub fn part(&mut self, mark: u32) -> Result<(), NetError> {
+        self.forget(elements::peers(mark))
+    }
+
+    fn forget(&mut self, element: (&'static CStr, Element)) -> Result<(), NetError> {
+        match self.remove_elements(&[element]) {
+            Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+            outcome => outcome.map_err(at("tell the rules what is gone")),
         }
-        let element = elements::name(name.padded(), String::new());
-        let forgotten = nft::transaction(|messages| {
-            nft::change_elements(messages, Kind::DelSetElem, BRIDGES.name, std::slice::from_ref(&element));
-        });
-        match self.filter.transact(forgotten, nft::barrier()) {
-            Err(error) if error.errno() == Some(Errno::NOENT) => {}
-            outcome => outcome.map_err(at("tell the rules that the bridge is gone"))?,
-        }
-        self.arrange_uplinks()
     }
 }

@@ -9,18 +9,23 @@ use netlink_bindings::rt_route::{RouteAttrs, Rtmsg};
 use netlink_bindings::utils::{finalize_nested_header, push_header, push_nested_header};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 const UP: u32 = libc::IFF_UP as u32;
+/// No neighbour is ever asked for or heard: each end knows the other, since both have one link-layer address.
+const NOARP: u32 = libc::IFF_NOARP as u32;
 const LOOPBACK: u32 = libc::IFF_LOOPBACK as u32;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
-/// `IFLA_BRPORT_MODE`: frames may leave by the port that they came in by.
-const HAIRPIN: u8 = 1;
 const SCOPE_GLOBAL: u8 = 0;
 /// `IPV4_DEVCONF_FORWARDING`.
 const FORWARDING: u16 = 1;
+/// `IPV4_DEVCONF_ACCEPT_REDIRECTS`.
+const ACCEPT_REDIRECTS: u16 = 4;
+/// `IPV4_DEVCONF_SEND_REDIRECTS`.
+const SEND_REDIRECTS: u16 = 6;
 /// `IPV4_DEVCONF_ROUTE_LOCALNET`.
 const ROUTE_LOCALNET: u16 = 26;
 
@@ -36,6 +41,8 @@ pub struct Link {
     pub name: Vec<u8>,
     /// The tag, where it is one of ours.
     pub tag: Option<Tag>,
+    /// The group that it is in.
+    pub group: u32,
     /// Whether the kernel takes IPv6 settings for it.
     pub inet6: bool,
     /// Whether it is the loopback device.
@@ -51,17 +58,6 @@ impl Link {
     }
 }
 
-/// A bridge to make.
-#[derive(Debug, Clone, Copy)]
-pub struct BridgePlan {
-    /// Its name.
-    pub name: LinkName,
-    /// What it says it is.
-    pub tag: Tag,
-    /// Its addresses; it gets the gateway's.
-    pub subnet: Subnet,
-}
-
 /// A worker's pair of links to make.
 #[derive(Debug, Clone, Copy)]
 pub struct PairPlan {
@@ -69,11 +65,10 @@ pub struct PairPlan {
     pub name: LinkName,
     /// What the host end says it is.
     pub tag: Tag,
-    /// Bridge that the host end is a port of.
-    pub bridge: u32,
-    /// The worker's address: its link-layer address is made from it, so that neighbours' caches
-    /// stay true when the address is given again.
-    pub address: Ipv4Addr,
+    /// The group of its network; 0: none.
+    pub mark: u32,
+    /// The host's own address on the link, the same on all of a range.
+    pub gateway: Ipv4Addr,
     /// Whether links take IPv6 settings here.
     pub inet6: bool,
 }
@@ -93,17 +88,47 @@ pub fn census(wire: &mut Wire) -> Result<Vec<Link>, WireError> {
     Ok(links)
 }
 
+/// What went over a link since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Traffic {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+}
+
+/// What went over each link that is named as ours are.
+pub fn traffic(wire: &mut Wire) -> Result<BTreeMap<LinkName, Traffic>, WireError> {
+    let mut all = BTreeMap::new();
+    let mut request = Messages::default();
+    request.push(libc::RTM_GETLINK, DUMP, |b| header(b, 0, 0, 0));
+    wire.ask(request, |_, body| {
+        let attributes = LinkAttrs::new(body.get(Ifinfomsg::len()..).unwrap_or_default());
+        let name = attributes.get_ifname().ok().and_then(|name| LinkName::from_padded(name.to_bytes()));
+        if let Some(name) = name
+            && let Ok(stats) = attributes.get_stats64()
+        {
+            let (rx_bytes, rx_packets) = (stats.rx_bytes, stats.rx_packets);
+            let (tx_bytes, tx_packets) = (stats.tx_bytes, stats.tx_packets);
+            all.insert(name, Traffic { rx_bytes, rx_packets, tx_bytes, tx_packets });
+        }
+    })?;
+    Ok(all)
+}
+
 /// Reads the body of `RTM_NEWLINK` or `RTM_DELLINK`.
 pub fn read_link(body: &[u8]) -> Option<Link> {
     let (head, attributes) = body.split_at_checked(Ifinfomsg::len())?;
     let head = Ifinfomsg::new_from_slice(head)?;
     let index = u32::try_from(head.ifi_index).ok()?;
     let loopback = head.ifi_flags & LOOPBACK != 0;
-    let mut link = Link { index, name: Vec::new(), tag: None, inet6: false, loopback, forwards: false };
+    let mut link = Link { index, name: Vec::new(), tag: None, group: 0, inet6: false, loopback, forwards: false };
     for attribute in LinkAttrs::new(attributes) {
         match attribute {
             Ok(LinkAttrs::Ifname(name)) => link.name = name.to_bytes().to_vec(),
             Ok(LinkAttrs::Ifalias(alias)) => link.tag = alias.to_str().ok().and_then(|a| a.parse().ok()),
+            Ok(LinkAttrs::Group(group)) => link.group = group,
             Ok(LinkAttrs::AfSpec(families)) => {
                 link.inet6 = families.get_inet6().is_ok();
                 let settings = families.get_inet().and_then(|inet| inet.get_conf()).unwrap_or_default();
@@ -115,71 +140,55 @@ pub fn read_link(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-/// Makes a bridge, down, with its tag, settings and address; [`up`] is the caller's, after the rules.
-/// Returns its index. Where a later step fails, the bridge is removed again.
-pub fn make_bridge(wire: &mut Wire, plan: &BridgePlan, inet6: bool) -> Result<u32, WireError> {
-    let mut messages = Messages::default();
-    messages.push(libc::RTM_NEWLINK, ACK | CREATE | EXCL, |b| {
-        header(b, 0, 0, 0);
-        let link = PushLinkAttrs::new(b)
-            .push_ifname_bytes(plan.name.to_string().as_bytes())
-            // A bridge without an address of its own takes the lowest of its ports': callers' caches would break.
-            .push_address(&link_address(plan.subnet.gateway()));
-        link.nested_linkinfo().nested_data_bridge().push_mcast_snooping(0);
-    });
-    messages.push(libc::RTM_SETLINK, ACK, |b| {
-        header(b, 0, 0, 0);
-        settings(b, plan.name, plan.tag, inet6, &[(FORWARDING, 1), (ROUTE_LOCALNET, 1)]);
-    });
-    wire.acknowledged(messages)?;
-    let made = find(wire, plan.name).and_then(|found| match found {
-        Some(link) => give_address(wire, link.index, plan.subnet).map(|()| link.index),
-        None => Err(WireError::Garbled("a new bridge is not there")),
-    });
-    if made.is_err()
-        && let Ok(Some(link)) = find(wire, plan.name)
-    {
-        let _ = remove(wire, &link);
-    }
-    made
-}
-
-/// Makes a worker's pair in one call: host end named, tagged, on its bridge and up; the peer `eth0`, down,
-/// directly in the namespace that `netns` refers to. The pair vanishes with that namespace.
+/// Makes a worker's pair: host end named, tagged, up, routed to the worker's address alone; the peer `eth0`, down,
+/// directly in the namespace that `netns` refers to. The pair vanishes with that namespace, and its route with it.
 pub fn make_pair(wire: &mut Wire, plan: &PairPlan, netns: BorrowedFd<'_>) -> Result<(), WireError> {
     let mut messages = Messages::default();
+    let address = link_address(plan.tag.address);
     messages.push(libc::RTM_NEWLINK, ACK | CREATE | EXCL, |b| {
         header(b, 0, 0, 0);
-        let link =
-            PushLinkAttrs::new(&mut *b).push_ifname_bytes(plan.name.to_string().as_bytes()).push_master(plan.bridge);
+        let link = PushLinkAttrs::new(&mut *b)
+            .push_ifname_bytes(plan.name.to_string().as_bytes())
+            .push_group(plan.mark)
+            .push_address(&address);
         let mut info = link.nested_linkinfo().push_kind(c"veth");
         // The kernel's own description of rtnetlink has no veth: its one attribute is a whole link message.
         let buffer = netlink_bindings::traits::Pusher::as_vec_mut(&mut info);
         let data = push_nested_header(buffer, IFLA_INFO_DATA);
         let peer = push_nested_header(buffer, VETH_INFO_PEER);
-        header(buffer, 0, 0, 0);
+        header(buffer, 0, NOARP, NOARP);
         PushLinkAttrs::new(&mut *buffer)
             .push_ifname_bytes(INSIDE.as_bytes())
-            .push_address(&link_address(plan.address))
+            .push_address(&address)
             .push_net_ns_fd(netns.as_raw_fd() as u32);
         finalize_nested_header(buffer, peer);
         finalize_nested_header(buffer, data);
     });
-    // RTM_NEWLINK without NLM_F_CREATE: RTM_SETLINK leaves the settings of a bridge's port alone.
     messages.push(libc::RTM_NEWLINK, ACK, |b| {
-        header(b, 0, UP, UP);
-        settings(b, plan.name, plan.tag, plan.inet6, &[]);
-        // With br_netfilter a worker that calls its own published port meets itself while still bridged.
-        PushLinkAttrs::new(b).nested_linkinfo().nested_slave_data_bridge().push_mode(HAIRPIN);
+        header(b, 0, UP | NOARP, UP | NOARP);
+        let conf = [(FORWARDING, 1), (ACCEPT_REDIRECTS, 0), (SEND_REDIRECTS, 0), (ROUTE_LOCALNET, 1)];
+        settings(b, plan.name, plan.tag, plan.inet6, &conf);
     });
-    wire.acknowledged(messages)
+    messages.push(libc::RTM_GETLINK, ACK, |b| {
+        header(b, 0, 0, 0);
+        PushLinkAttrs::new(b).push_ifname_bytes(plan.name.to_string().as_bytes());
+    });
+    let mut index = None;
+    wire.acknowledged_with(messages, |body| index = read_link(body).map(|link| link.index))?;
+    let index = index.ok_or(WireError::Garbled("a new link is not there"))?;
+    wire.acknowledged(host_address(index, plan))
 }
 
-/// Brings a link up.
-pub fn up(wire: &mut Wire, index: u32) -> Result<(), WireError> {
+/// The gateway's address with the worker's as its peer: the route to the worker comes with it.
+fn host_address(index: u32, plan: &PairPlan) -> Messages {
     let mut messages = Messages::default();
-    messages.push(libc::RTM_SETLINK, ACK, |b| header(b, index, UP, UP));
-    wire.acknowledged(messages)
+    messages.push(libc::RTM_NEWADDR, ACK | CREATE | EXCL, |b| {
+        let head =
+            Ifaddrmsg { ifa_family: libc::AF_INET as u8, ifa_prefixlen: 32, ifa_index: index, ..Default::default() };
+        b.extend(head.as_slice());
+        PushAddrAttrs::new(b).push_local(plan.gateway.into()).push_address(plan.tag.address.into());
+    });
+    messages
 }
 
 /// Switches forwarding of IPv4 that comes in by one link on or off, as its `forwarding` sysctl would.
@@ -207,9 +216,9 @@ pub fn find(wire: &mut Wire, name: LinkName) -> Result<Option<Link>, WireError> 
 }
 
 /// Removes one link by its number. `false`: it was gone already.
-pub fn remove(wire: &mut Wire, link: &Link) -> Result<bool, WireError> {
+pub fn remove(wire: &mut Wire, index: u32) -> Result<bool, WireError> {
     let mut messages = Messages::default();
-    messages.push(libc::RTM_DELLINK, ACK, |b| header(b, link.index, 0, 0));
+    messages.push(libc::RTM_DELLINK, ACK, |b| header(b, index, 0, 0));
     match wire.acknowledged(messages) {
         Err(error) if error.errno() == Some(Errno::NODEV) => Ok(false),
         outcome => outcome.map(|()| true),
@@ -267,25 +276,6 @@ pub fn routes(wire: &mut Wire) -> Result<Vec<Route>, WireError> {
     Ok(routes)
 }
 
-fn give_address(wire: &mut Wire, index: u32, subnet: Subnet) -> Result<(), WireError> {
-    let mut messages = Messages::default();
-    messages.push(libc::RTM_NEWADDR, ACK | CREATE | EXCL, |b| {
-        let head = Ifaddrmsg {
-            ifa_family: libc::AF_INET as u8,
-            ifa_prefixlen: subnet.prefix(),
-            ifa_index: index,
-            ..Default::default()
-        };
-        b.extend(head.as_slice());
-        let broadcast = Ipv4Addr::from_bits(subnet.base().to_bits() | (u32::MAX >> subnet.prefix()));
-        PushAddrAttrs::new(b)
-            .push_local(subnet.gateway().into())
-            .push_address(subnet.gateway().into())
-            .push_broadcast(broadcast);
-    });
-    wire.acknowledged(messages)
-}
-
 /// Name, tag and settings of a link that is addressed by its name.
 fn settings(b: &mut Vec<u8>, name: LinkName, tag: Tag, inet6: bool, conf: &[(u16, u32)]) {
     let link = PushLinkAttrs::new(b)
@@ -315,7 +305,7 @@ fn header(b: &mut Vec<u8>, index: u32, flags: u32, change: u32) {
     b.extend(head.as_slice());
 }
 
-/// Locally administered, unicast.
+/// Locally administered, unicast; made from the worker's address, so that it is the same whenever that is given again.
 fn link_address(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x68, a, b, c, d]

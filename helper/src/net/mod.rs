@@ -17,7 +17,7 @@ pub mod watch;
 mod wire;
 
 pub use kernel::{Kernel, NetError};
-pub use links::INSIDE;
+pub use links::{INSIDE, Traffic};
 pub use wire::WireError;
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};

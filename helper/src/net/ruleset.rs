@@ -1,27 +1,32 @@
 //! The rules that hold for every worker, as values. What differs by worker are elements of the sets in it.
 //!
-//! `nft list table inet holdfast` shows the same. Traffic that neither comes from nor goes to a bridge of
-//! ours is accepted unread, but for what forwarding of ours would otherwise let through (`uplinks`).
+//! `nft list table inet holdfast` shows the same. Traffic that neither comes from nor goes to a link of a
+//! worker is accepted unread, but for what forwarding of ours would otherwise let through (`uplinks`).
 
 use super::expr::{Base, Expr, Meta, Register, Verdict};
 use super::nft::{Chain, Hook, Set};
 use std::ffi::CStr;
 
 /// Rises with every change to this file: a table of another form is replaced in one transaction.
-pub const FORM: &[u8] = b"holdfast ruleset 1";
+pub const FORM: &[u8] = b"holdfast ruleset 2";
 
 // Types as nft(8) numbers them (`enum datatypes`).
 const IPV4_ADDR: u32 = 7;
 const INET_PROTO: u32 = 12;
 const INET_SERVICE: u32 = 13;
+const DEVGROUP: u32 = 35;
 const IFNAME: u32 = 41;
 
-/// Names of our bridges.
-pub const BRIDGES: Set = Set { name: c"bridges", key: (&[IFNAME], 16), value: None };
+/// Host ends of workers' links.
+pub const LINKS: Set = Set { name: c"links", key: (&[IFNAME], 16), value: None };
 /// Names of the host's links where we, and nobody else, switched forwarding on.
 pub const UPLINKS: Set = Set { name: c"uplinks", key: (&[IFNAME], 16), value: None };
-/// Bridge and address of each worker: what may come in there, and who is on it.
+/// Link and address of each worker: what may come in there.
 pub const WORKERS: Set = Set { name: c"workers", key: (&[IFNAME, IPV4_ADDR], 20), value: None };
+/// Groups of links (`ip link … group`) between which packets pass: each named network's with itself.
+pub const PEERS: Set = Set { name: c"peers", key: (&[DEVGROUP, DEVGROUP], 8), value: None };
+/// Links whose network has no way out.
+pub const INTERNAL: Set = Set { name: c"internal", key: (&[IFNAME], 16), value: None };
 /// Ports published on every address.
 pub const PUBLISH: Set =
     Set { name: c"publish", key: (&[INET_PROTO, INET_SERVICE], 8), value: Some((&[IPV4_ADDR, INET_SERVICE], 8)) };
@@ -33,7 +38,7 @@ pub const PUBLISH_AT: Set = Set {
 };
 
 /// All sets, in the order in which they are made.
-pub const SETS: [Set; 5] = [BRIDGES, UPLINKS, WORKERS, PUBLISH, PUBLISH_AT];
+pub const SETS: [Set; 7] = [LINKS, UPLINKS, WORKERS, PEERS, INTERNAL, PUBLISH, PUBLISH_AT];
 
 const FILTER: &CStr = c"filter";
 const NAT: &CStr = c"nat";
@@ -87,7 +92,7 @@ pub fn chains() -> Vec<Chain> {
 }
 
 /// Before conntrack sees it: a worker speaks IPv4, by its own address, and never to or from loopback
-/// (which `route_localnet` on the bridge would otherwise let in).
+/// (which `route_localnet` on its link would otherwise let in).
 fn early() -> Vec<Vec<Expr>> {
     vec![
         rule([outside(Meta::InName)], Verdict::Accept),
@@ -139,19 +144,26 @@ fn forward() -> Vec<Vec<Expr>> {
     ]
 }
 
-/// To the outside, to published ports, and to workers of the same network (a bridge hands its own frames
-/// in here where br_netfilter is loaded). Not to link-local addresses (metadata services), not to others' networks.
+/// To workers of the same named network, to published ports and to the outside (unless the network is internal). Not
+/// to link-local addresses (metadata services), not to other workers.
 fn from_worker() -> Vec<Vec<Expr>> {
     let link_local = vec![
         Expr::Payload { base: Base::Network, offset: DESTINATION, bytes: 2, to: R0 },
         Expr::Equals(R0, vec![169, 254]),
     ];
+    let same_network = vec![
+        Expr::Meta(Meta::InGroup, R0),
+        Expr::Meta(Meta::OutGroup, R1),
+        Expr::In { set: PEERS.name, key: R0, not: false },
+    ];
+    let internal = vec![Expr::Meta(Meta::InName, R0), Expr::In { set: INTERNAL.name, key: R0, not: false }];
     vec![
         rule([known()], Verdict::Accept),
         rule([ipv4(), link_local], Verdict::Drop),
-        rule([outside(Meta::OutName)], Verdict::Accept),
+        rule([same_network], Verdict::Accept),
+        rule([internal], Verdict::Drop),
         rule([published()], Verdict::Accept),
-        rule([ipv4(), worker(Meta::InName, DESTINATION, false)], Verdict::Accept),
+        rule([outside(Meta::OutName)], Verdict::Accept),
         rule([], Verdict::Drop),
     ]
 }
@@ -160,7 +172,7 @@ fn to_worker() -> Vec<Vec<Expr>> {
     vec![rule([known()], Verdict::Accept), rule([published()], Verdict::Accept), rule([], Verdict::Drop)]
 }
 
-/// Loopback callers, workers that call a port of their own network, and whatever leaves for the outside.
+/// Loopback callers, workers that call a published port of their own, and whatever leaves for the outside.
 fn masquerade_out() -> Vec<Vec<Expr>> {
     let masquerade = |parts: &[Vec<Expr>]| [parts.concat(), vec![Expr::Masquerade]].concat();
     vec![
@@ -179,11 +191,11 @@ fn rule<const N: usize>(parts: [Vec<Expr>; N], end: Verdict) -> Vec<Expr> {
 }
 
 fn inside(which: Meta) -> Vec<Expr> {
-    vec![Expr::Meta(which, R0), Expr::In { set: BRIDGES.name, key: R0, not: false }]
+    vec![Expr::Meta(which, R0), Expr::In { set: LINKS.name, key: R0, not: false }]
 }
 
 fn outside(which: Meta) -> Vec<Expr> {
-    vec![Expr::Meta(which, R0), Expr::In { set: BRIDGES.name, key: R0, not: true }]
+    vec![Expr::Meta(which, R0), Expr::In { set: LINKS.name, key: R0, not: true }]
 }
 
 fn worker(link: Meta, address: u32, not: bool) -> Vec<Expr> {

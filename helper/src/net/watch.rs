@@ -3,6 +3,7 @@
 use super::links::read_link;
 use super::wire::{self, WireError, received};
 use crate::words::LinkName;
+use netlink_bindings::rt_addr::{AddrAttrs, Ifaddrmsg};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
@@ -15,6 +16,8 @@ const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
 const RTM_NEWNETCONF: u16 = 80;
+/// `struct netconfmsg`, padded.
+const NETCONF_BYTES: usize = 4;
 const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 
 /// What was told.
@@ -79,11 +82,31 @@ fn is_passing(error: &std::io::Error) -> bool {
 
 fn read(datagram: &[u8]) -> impl Iterator<Item = Event> + '_ {
     received(datagram).filter_map(|message| match message.kind {
-        // A port that leaves its bridge is told as RTM_DELLINK too, in the bridge's own family.
+        // A port that leaves a bridge is told as RTM_DELLINK too, in the bridge's own family.
         libc::RTM_DELLINK if message.body.first() == Some(&(libc::AF_UNSPEC as u8)) => {
             read_link(message.body)?.our_name().map(Event::LinkGone)
         }
-        libc::RTM_NEWADDR | libc::RTM_NEWROUTE | RTM_NEWNETCONF => Some(Event::HostChanged),
+        libc::RTM_NEWADDR => (!is_ours(message.body)).then_some(Event::HostChanged),
+        // Of routes only a new way out matters; each worker's link brings some that lead to it alone.
+        libc::RTM_NEWROUTE => (message.body.get(1) == Some(&0)).then_some(Event::HostChanged),
+        RTM_NEWNETCONF => is_a_switch(message.body).then_some(Event::HostChanged),
         _ => None,
     })
+}
+
+/// An address of a worker's link, by its label.
+fn is_ours(body: &[u8]) -> bool {
+    let attributes = AddrAttrs::new(body.get(Ifaddrmsg::len()..).unwrap_or_default());
+    attributes.get_label().is_ok_and(|label| LinkName::from_padded(label.to_bytes()).is_some())
+}
+
+/// One setting that changed: a new link tells all of its settings at once.
+fn is_a_switch(body: &[u8]) -> bool {
+    let (mut position, mut settings) = (0, 0);
+    let attributes = body.get(NETCONF_BYTES..).unwrap_or_default();
+    while netlink_bindings::utils::chop_header(attributes, &mut position).is_some() {
+        settings += 1;
+    }
+    // Which link, and the setting.
+    settings <= 2
 }

@@ -191,7 +191,12 @@ impl Wire {
 
     /// Sends messages that each carry [`ACK`]; done when all are acknowledged. The kernel goes on after
     /// one that it refuses, so the caller undoes; the first refusal is what is returned.
-    pub fn acknowledged(&mut self, mut messages: Messages) -> Result<(), WireError> {
+    pub fn acknowledged(&mut self, messages: Messages) -> Result<(), WireError> {
+        self.acknowledged_with(messages, |_| {})
+    }
+
+    /// The same; bodies of what was asked for among them go to `each`.
+    pub fn acknowledged_with(&mut self, mut messages: Messages, mut each: impl FnMut(&[u8])) -> Result<(), WireError> {
         let (first, count) = self.send(&mut messages)?;
         let mut refused = None;
         let mut left = count;
@@ -199,7 +204,11 @@ impl Wire {
             let length = self.receive()?;
             for message in received(&self.buffer[..length]) {
                 let index = message.seq.wrapping_sub(first) as usize;
-                if message.kind != NLMSG_ERROR || index >= count {
+                if index >= count {
+                    continue;
+                }
+                if message.kind != NLMSG_ERROR {
+                    each(message.body);
                     continue;
                 }
                 left -= 1;

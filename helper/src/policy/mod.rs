@@ -1,7 +1,8 @@
 //! Judges one launch by the rules and the ledger. Pure: no clock, no kernel, no file.
 
-use crate::ledger::{Attachment, Ledger};
+use crate::ledger::{Attachment, Ledger, PlaceError};
 use crate::rules::{NETWORK_PREFIX, Owner, Rules};
+use crate::subnet::Subnet;
 use crate::words::{LinkName, Network, Port, Proto, Start, Uid};
 use holdfast_proto::words::{Generation, WorkerId};
 use std::collections::BTreeSet;
@@ -17,6 +18,10 @@ pub struct LaunchRequest {
     pub start: Start,
     /// Which network.
     pub network: Network,
+    /// For a named one: the range that its owner wants it to begin with.
+    pub subnet: Option<Subnet>,
+    /// For a named one: nothing outside of it is in reach.
+    pub internal: bool,
     /// What to publish.
     pub ports: Vec<AskedPort>,
     /// Random bits for the link's name.
@@ -161,18 +166,29 @@ pub enum Refusal {
         /// The rule's value.
         pool: String,
     },
-    /// The network has no room.
-    #[error("network {network} of owner {owner} ({subnet}): all {max} addresses are given")]
-    NetworkFull {
+    /// Not a range of the pool.
+    #[error("rule pool of owner {owner}: {asked} is no /{NETWORK_PREFIX} of {pool}")]
+    NotInPool {
+        /// Whose rule.
+        owner: String,
+        /// Asked for.
+        asked: String,
+        /// The rule's value.
+        pool: String,
+    },
+    /// Somebody has the range.
+    #[error("network {network} of owner {owner}: {subnet} is in use by another network, or by this host")]
+    SubnetTaken {
         /// Whose.
         owner: String,
         /// Which.
         network: Network,
-        /// Its addresses.
+        /// Asked for.
         subnet: String,
-        /// How many.
-        max: u32,
     },
+    /// A port where nothing outside is in reach.
+    #[error("network {0} is internal: it publishes no ports")]
+    PortsOnInternal(Network),
 }
 
 /// Decides one launch. What it permits is not given yet: the caller enters it into the same ledger at once.
@@ -187,12 +203,30 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
             count => Err(Refusal::PortsWithoutNetwork(count)),
         };
     }
+    if request.internal && !request.ports.is_empty() {
+        return Err(Refusal::PortsOnInternal(request.network));
+    }
     allow_quotas(request, owner, ledger)?;
     let (ports, chosen) = choose_ports(request, owner, ledger)?;
-    let (subnet, address) = choose_address(request, owner, ledger)?;
-    let link = LinkName::from_random(request.nonce);
-    let bridge = LinkName::of_bridge(owner.uid, request.network);
-    Ok(Permit { start, attachment: Some(Attachment { start, link, bridge, subnet, address, ports }), chosen })
+    let (address, mark) = choose_address(request, owner, ledger)?;
+    let (network, internal, link) = (request.network, request.internal, LinkName::from_random(request.nonce));
+    Ok(Permit { start, attachment: Some(Attachment { start, network, mark, internal, link, address, ports }), chosen })
+}
+
+/// Decides whether an owner may have a named network, and says which range it would begin with.
+pub fn judge_network(
+    owner: Uid,
+    network: Network,
+    wish: Option<Subnet>,
+    (rules, ledger): (&Rules, &Ledger),
+) -> Result<Subnet, Refusal> {
+    let owner = rules.owner(owner).ok_or(Refusal::NotYours)?;
+    allow_network(network, owner)?;
+    allow_range(network, wish, owner, ledger)?;
+    match ledger.subnets(owner.uid, network).first() {
+        Some(subnet) => Ok(*subnet),
+        None => ledger.range_for(owner, network, wish).map_err(|error| no_place(error, network, owner)),
+    }
 }
 
 /// A start is launched once, and none after a later one.
@@ -206,11 +240,12 @@ fn expects(start: Start, ledger: &Ledger) -> Result<(), Refusal> {
 }
 
 fn allow_network(network: Network, owner: &Owner) -> Result<(), Refusal> {
-    if owner.networks.contains(&network) {
+    let right = if matches!(network, Network::Named(_)) { Network::Bridge } else { network };
+    if owner.networks.contains(&right) {
         return Ok(());
     }
     let granted = owner.networks.iter().map(ToString::to_string).collect();
-    Err(Refusal::Network { owner: owner.name.to_string(), asked: network.to_string(), granted })
+    Err(Refusal::Network { owner: owner.name.to_string(), asked: right.to_string(), granted })
 }
 
 fn allow_quotas(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(), Refusal> {
@@ -298,22 +333,33 @@ fn held_by(holder: &Attachment, asker: Uid) -> String {
     }
 }
 
-fn choose_address(
-    request: &LaunchRequest,
-    owner: &Owner,
-    ledger: &Ledger,
-) -> Result<(crate::subnet::Subnet, Ipv4Addr), Refusal> {
+fn choose_address(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(Ipv4Addr, u32), Refusal> {
     let network = request.network;
-    let subnet = ledger
-        .subnet_for(owner, network)
-        .ok_or_else(|| Refusal::PoolFull { owner: owner.name.to_string(), pool: owner.pool.to_string() })?;
-    let address = ledger.free_address(owner.uid, network, subnet).ok_or_else(|| Refusal::NetworkFull {
-        owner: owner.name.to_string(),
-        network,
-        subnet: subnet.to_string(),
-        max: subnet.workers_max(),
-    })?;
-    Ok((subnet, address))
+    allow_range(network, request.subnet, owner, ledger)?;
+    ledger.place(owner, network, request.subnet).map_err(|error| no_place(error, network, owner))
+}
+
+/// A named network more than the rules allow, or a range that is not the owner's to have.
+fn allow_range(network: Network, wish: Option<Subnet>, owner: &Owner, ledger: &Ledger) -> Result<(), Refusal> {
+    if let Some(asked) = wish.filter(|wish| wish.prefix() != NETWORK_PREFIX || !owner.pool.covers(*wish)) {
+        let (asked, pool) = (asked.to_string(), owner.pool.to_string());
+        return Err(Refusal::NotInPool { owner: owner.name.to_string(), asked, pool });
+    }
+    let used = ledger.named_networks(owner.uid);
+    let is_new = matches!(network, Network::Named(_)) && ledger.subnets(owner.uid, network).is_empty();
+    if is_new && used >= owner.networks_max as usize {
+        let (rule, max) = ("networks_max", owner.networks_max);
+        return Err(Refusal::Quota { rule, owner: owner.name.to_string(), used, asked: 1, max });
+    }
+    Ok(())
+}
+
+fn no_place(error: PlaceError, network: Network, owner: &Owner) -> Refusal {
+    let name = owner.name.to_string();
+    match error {
+        PlaceError::Taken(subnet) => Refusal::SubnetTaken { owner: name, network, subnet: subnet.to_string() },
+        PlaceError::PoolFull | PlaceError::Full => Refusal::PoolFull { owner: name, pool: owner.pool.to_string() },
+    }
 }
 
 #[cfg(test)]

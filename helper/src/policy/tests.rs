@@ -22,6 +22,8 @@ fn request(owner: Uid, worker: u64, ports: &[(u16, &str)]) -> LaunchRequest {
     LaunchRequest {
         start: start(owner, worker, 1),
         network: Network::Bridge,
+        subnet: None,
+        internal: false,
         ports: ports.collect(),
         nonce: worker,
         avoid: BTreeSet::new(),
@@ -29,7 +31,7 @@ fn request(owner: Uid, worker: u64, ports: &[(u16, &str)]) -> LaunchRequest {
 }
 
 fn enter(ledger: &mut Ledger, permit: &Permit) {
-    assert!(ledger.enter(Network::Bridge, permit.attachment().unwrap().clone()));
+    assert!(ledger.enter(permit.attachment().unwrap().clone()));
 }
 
 /// Judges and enters, as a launch does.
@@ -152,7 +154,62 @@ fn a_full_pool_and_a_full_network_are_named() {
         launched(&mut ledger, &rules, &request(ALICE, worker, &[])).unwrap();
     }
     let error = judge(&request(ALICE, 5000, &[]), &rules, &ledger).unwrap_err();
-    assert!(matches!(error, Refusal::NetworkFull { max: 1021, .. }), "{error}");
+    assert!(matches!(error, Refusal::PoolFull { .. }), "{error}");
+}
+
+fn named(owner: Uid, worker: u64, name: &str) -> LaunchRequest {
+    LaunchRequest { network: Network::Named(name.parse().unwrap()), ..request(owner, worker, &[]) }
+}
+
+#[test]
+fn a_network_that_is_full_goes_on_in_another_range_and_keeps_its_mark() {
+    let (rules, mut ledger) = (rules("workers_max = 5000"), Ledger::default());
+    let first = launched(&mut ledger, &rules, &named(ALICE, 0, "lan")).unwrap();
+    for worker in 1..2500 {
+        let permit = launched(&mut ledger, &rules, &named(ALICE, worker, "lan")).unwrap();
+        assert_eq!(permit.attachment().unwrap().mark, first.attachment().unwrap().mark);
+    }
+    let subnets = ledger.subnets(ALICE, named(ALICE, 0, "lan").network);
+    assert_eq!(subnets.len(), 3);
+    assert!(!subnets[0].overlaps(subnets[1]) && !subnets[1].overlaps(subnets[2]));
+    let other = launched(&mut ledger, &rules, &named(ALICE, 9999, "lan2")).unwrap();
+    let bobs = launched(&mut ledger, &rules, &named(BOB, 1, "lan")).unwrap();
+    let marks = [&first, &other, &bobs].map(|permit| permit.attachment().unwrap().mark);
+    assert!(marks[0] != marks[1] && marks[1] != marks[2] && marks[0] != marks[2] && !marks.contains(&0), "{marks:?}");
+}
+
+#[test]
+fn named_networks_are_judged_by_right_number_and_range() {
+    let alice = rules("networks_max = 2\npool = \"10.99.0.0/16\"");
+    let mut ledger = Ledger::default();
+    let with = |subnet: &str, worker| LaunchRequest { subnet: subnet.parse().ok(), ..named(ALICE, worker, "lan") };
+    for outside in ["10.98.0.0/22", "10.99.4.0/23", "10.99.0.0/16", "192.168.0.0/22", "0.0.0.0/0", "127.0.0.0/22"] {
+        let refused = judge(&with(outside, 1), &alice, &ledger);
+        assert!(matches!(refused, Err(Refusal::NotInPool { .. })), "{outside}: {refused:?}");
+    }
+    ledger.learn_foreign(vec!["10.99.8.7/32".parse().unwrap()]);
+    assert!(matches!(judge(&with("10.99.8.0/22", 1), &alice, &ledger), Err(Refusal::SubnetTaken { .. })));
+    let permit = launched(&mut ledger, &alice, &with("10.99.12.0/22", 1)).unwrap();
+    assert_eq!(permit.attachment().unwrap().address, Ipv4Addr::new(10, 99, 12, 2));
+    let taken = LaunchRequest { network: Network::Named("b".parse().unwrap()), ..with("10.99.12.0/22", 2) };
+    assert!(matches!(judge(&taken, &alice, &ledger), Err(Refusal::SubnetTaken { .. })));
+    launched(&mut ledger, &alice, &named(ALICE, 3, "b")).unwrap();
+    let error = judge(&named(ALICE, 4, "c"), &alice, &ledger).unwrap_err();
+    assert!(matches!(error, Refusal::Quota { rule: "networks_max", used: 2, .. }), "{error}");
+    assert!(judge(&named(ALICE, 4, "b"), &alice, &ledger).is_ok(), "one that is there already");
+    assert!(judge_network(ALICE, named(ALICE, 1, "c").network, None, (&alice, &ledger)).is_err());
+    let none = rules("networks = [\"none\"]");
+    let error = judge(&named(ALICE, 1, "lan"), &none, &Ledger::default()).unwrap_err();
+    assert_eq!(error.to_string(), "rule networks of owner alice: \"bridge\" is not in [\"none\"]");
+}
+
+#[test]
+fn an_internal_network_publishes_nothing() {
+    let mut asked = LaunchRequest { internal: true, ..named(ALICE, 1, "lan") };
+    let permit = judge(&asked, &rules(""), &Ledger::default()).unwrap();
+    assert!(permit.attachment().unwrap().internal);
+    asked.ports = request(ALICE, 1, &[(8080, "0.0.0.0")]).ports;
+    assert!(matches!(judge(&asked, &rules(""), &Ledger::default()), Err(Refusal::PortsOnInternal(_))));
 }
 
 proptest! {
@@ -168,18 +225,25 @@ proptest! {
         for (is_alice, worker, port, gives_back) in steps {
             let owner = if is_alice { ALICE } else { BOB };
             if gives_back {
-                ledger.strike(start(owner, worker, 1));
+                if let Some(struck) = ledger.strike(start(owner, worker, 1)) && port % 2 == 0 {
+                    ledger.rested(struck.address);
+                }
                 continue;
             }
             let ports: Vec<_> = if port == 0 { vec![] } else { vec![(7998 + port, "0.0.0.0"), (0, "0.0.0.0")] };
-            let _ = launched(&mut ledger, &rules, &request(owner, worker, &ports));
+            let mut asked = request(owner, worker, &ports);
+            if worker % 3 == 0 {
+                asked.network = Network::Named("lan".parse().unwrap());
+            }
+            let _ = launched(&mut ledger, &rules, &asked);
             let all: Vec<Attachment> = [ALICE, BOB].iter().flat_map(|o| ledger.of_owner(*o)).cloned().collect();
             for (n, one) in all.iter().enumerate() {
-                prop_assert!(one.subnet.contains(one.address) && one.address != one.subnet.gateway());
-                prop_assert!(!one.subnet.overlaps("10.88.0.0/22".parse().unwrap()));
+                let foreign: Subnet = "10.88.0.0/22".parse().unwrap();
+                prop_assert!(!foreign.contains(one.address));
                 for other in &all[n + 1..] {
                     prop_assert_ne!(one.address, other.address);
-                    prop_assert!(one.start.owner == other.start.owner || !one.subnet.overlaps(other.subnet));
+                    let apart = Subnet::around(one.address, 22) != Subnet::around(other.address, 22);
+                    prop_assert!(apart || (one.start.owner, one.network) == (other.start.owner, other.network));
                     prop_assert!(!one.ports.iter().any(|p| other.ports.iter().any(|q| p.clashes(q))));
                 }
             }

@@ -345,6 +345,7 @@ pub fn launch_request(worker: u64, ports: &[(&str, u32, u32)]) -> wire::LaunchRe
             })
             .collect(),
         orders: b"opaque".to_vec(),
+        ..Default::default()
     }
 }
 
@@ -386,7 +387,7 @@ pub fn end_servers() {
 /// Connects from inside a namespace and returns what is said, or "refused", or "timeout".
 pub fn ask(prefix: &str, address: &str, port: u16) -> String {
     let program = format!(
-        "import socket,sys\ns=socket.socket();s.settimeout(1.5)\ntry:\n s.connect((\"{address}\",{port}));print(s.recv(100).decode())\nexcept socket.timeout: print(\"timeout\")\nexcept OSError as e: print(\"refused\")"
+        "import socket,sys\ns=socket.socket();s.settimeout(1)\ntry:\n s.connect((\"{address}\",{port}));print(s.recv(100).decode())\nexcept socket.timeout: print(\"timeout\")\nexcept OSError as e: print(\"refused\")"
     );
     run(&format!("{prefix} python3 -c '{program}'")).trim().to_owned()
 }
@@ -528,7 +529,7 @@ fn wire_inside(worker: &Worker, wiring: &Wiring) {
             script += &format!("ip addr add {address}/{prefix} dev {}\nip link set {} up\n", wiring.link, wiring.link);
         }
         for gateway in &wiring.gateways {
-            script += &format!("ip route add default via {gateway}\n");
+            script += &format!("ip route add default via {gateway} dev {} onlink\n", wiring.link);
         }
     }
     let mut child = Command::new("nsenter")

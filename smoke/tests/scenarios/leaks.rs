@@ -5,7 +5,7 @@ use anyhow::ensure;
 use holdfast_smoke::{HELPER, Host, LAUNCHER, Residue, Result, scaled, until};
 use std::time::Duration;
 
-/// The first launch makes what stays: the network's bridge, its rules, its hosts file.
+/// The first launch makes what stays: the switches of forwarding, the hosts file.
 fn warmed_up(host: &Host) -> Result<Residue> {
     host.alice().holdfast("run --rm -- true")?.ok()?;
     host.alice().holdfast("run --rm --publish 9000:80 -- true")?.ok()?;

@@ -15,6 +15,8 @@ const LOOPBACK: u32 = 1;
 const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
 const HEADER_BYTES: usize = 16;
+/// linux/rtnetlink.h
+const RTNH_F_ONLINK: u32 = 4;
 
 /// Loopback up: before the launcher's word, so that it costs nobody time.
 pub fn loopback_up() -> Result<(), Halt> {
@@ -93,12 +95,13 @@ fn address(index: u32, ip: IpAddr, prefix: u8) -> Vec<u8> {
         .finish()
 }
 
-/// struct rtmsg: family, two lengths, tos, table, protocol, scope, type, flags u32.
+/// struct rtmsg: family, two lengths, tos, table, protocol, scope, type, flags u32. The address covers nothing but
+/// itself, so that the gateway is on the link by this word alone.
 fn default_route(index: u32, gateway: IpAddr) -> Vec<u8> {
     let (family, octets) = octets(gateway);
     Message::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL)
         .raw(&[family, 0, 0, 0, libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST])
-        .raw(&[0; 4])
+        .raw(&RTNH_F_ONLINK.to_ne_bytes())
         .attribute(libc::RTA_GATEWAY, &octets)
         .attribute(libc::RTA_OIF, &index.to_ne_bytes())
         .finish()
