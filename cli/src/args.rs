@@ -54,6 +54,10 @@ pub enum Command {
     Stop(StopArgs),
     /// Stop (where they live) and start workers
     Restart(StopArgs),
+    /// Freeze workers; addresses, ports and connections stay
+    Suspend(SuspendArgs),
+    /// Let suspended workers go on
+    Resume(SuspendArgs),
     /// Send workers a signal
     Kill(KillArgs),
     /// Forget workers, with their output
@@ -159,6 +163,21 @@ pub struct StopArgs {
     /// Grace before SIGKILL, instead of the worker's own
     #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86_400))]
     pub timeout: Option<u32>,
+    /// Names, ids, or the first four or more characters of ids
+    #[arg(value_name = "WORKER", required = true)]
+    pub workers: Vec<String>,
+}
+
+/// `suspend`, `resume`.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  holdfast suspend web         returns when all of it is frozen; it uses no CPU from then on
+  holdfast resume web          it goes on where it was: same pid, same connections
+
+What a client sends meanwhile waits in the kernel; a client that gives up does so by its own timeout.
+`holdfast stop` and `holdfast restart` work on a suspended worker, too.")]
+pub struct SuspendArgs {
     /// Names, ids, or the first four or more characters of ids
     #[arg(value_name = "WORKER", required = true)]
     pub workers: Vec<String>,

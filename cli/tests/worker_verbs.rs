@@ -137,6 +137,8 @@ fn verbs_ask_for_what_was_typed() {
         (&["start", "job"][..], "start job"),
         (&["restart", "-t", "0", "web"], "restart web Some(0)"),
         (&["stop", "web"], "stop web None"),
+        (&["suspend", "web"], "suspend web"),
+        (&["resume", "web"], "resume web"),
         (&["kill", "-s", "hup", "web"], "kill web 1"),
         (&["kill", "web"], "kill web 9"),
         (&["rm", "-f", "web"], "remove web force=true"),

@@ -2,7 +2,7 @@
 //! that it left.
 
 use crate::helper::{Fence, Helper};
-use crate::shim::{self, Process, Shim, ShimError, Word};
+use crate::shim::{self, Alive, Shim, ShimError, Word};
 use crate::store::{EndRow, Opened, WorkerRow};
 use crate::supervisor::Shared;
 use crate::worker::Phase;
@@ -26,12 +26,8 @@ pub enum Found {
     Alive {
         /// To hear the end from.
         shim: Shim,
-        /// The shim's version.
-        version: String,
-        /// When.
-        started_at_ns: i64,
-        /// The first process.
-        process: Process,
+        /// As it says.
+        alive: Alive,
     },
     /// Its record is there.
     Ended(Box<ExitRecord>),
@@ -100,12 +96,11 @@ async fn look(row: &WorkerRow, state_dir: &Path, socket: &Path, same_boot: bool)
         }
     };
     match word {
-        Ok((shim, Ok(Word::Running { version, started_at_ns, process }))) => {
-            Found::Alive { shim, version, started_at_ns, process }
-        }
+        Ok((shim, Ok(Word::Running(alive)))) => Found::Alive { shim, alive },
         Ok((_, Ok(Word::Ended(record)))) => Found::Ended(record),
         Ok((_, Ok(Word::Gone))) => record().unwrap_or_else(|| nobody(row, same_boot)),
-        Ok((_, Ok(Word::Preparing))) | Err(_) => Found::Undecided,
+        Ok((_, Ok(Word::Preparing | Word::Frozen | Word::Thawed | Word::NotFrozen(_) | Word::NotThawed(_))))
+        | Err(_) => Found::Undecided,
         Ok((_, Err(error))) => {
             tracing::error!(worker = %row.id, error = &error as &dyn std::error::Error, "the shim cannot be read");
             Found::Undecided

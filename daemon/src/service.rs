@@ -95,6 +95,18 @@ impl Daemon for Service {
         Ok(Response::new(RestartReply { worker: Some(worker) }))
     }
 
+    async fn suspend(&self, request: Request<SuspendRequest>) -> Answered<SuspendReply> {
+        let entry = self.shared.find(&request.into_inner().worker)?;
+        let worker = entry.ask(Ask::Suspend).await?;
+        Ok(Response::new(SuspendReply { worker: Some(worker) }))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Answered<ResumeReply> {
+        let entry = self.shared.find(&request.into_inner().worker)?;
+        let worker = entry.ask(Ask::Resume).await?;
+        Ok(Response::new(ResumeReply { worker: Some(worker) }))
+    }
+
     async fn kill(&self, request: Request<KillRequest>) -> Answered<KillReply> {
         let request = request.into_inner();
         let entry = self.shared.find(&request.worker)?;

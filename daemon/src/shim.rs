@@ -4,8 +4,9 @@
 //! nothing else is needed to adopt a worker. Signals go to the pidfd that comes with its report, never to a number.
 
 use holdfast_launcher::WireError;
-use holdfast_launcher::control::{Hello, PACKET_BYTES_MAX, Report};
+use holdfast_launcher::control::{Hello, Order, PACKET_BYTES_MAX, Report};
 use holdfast_launcher::counters::{AskCounters, Counters};
+use holdfast_launcher::launch::Failure;
 use holdfast_launcher::record::ExitRecord;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -75,20 +76,34 @@ impl Process {
     }
 }
 
+/// A worker whose program has been executed and has not ended.
+#[derive(Debug)]
+pub struct Alive {
+    /// The shim's version.
+    pub version: String,
+    /// When, in nanoseconds since the Unix epoch.
+    pub started_at_ns: i64,
+    /// Its first process.
+    pub process: Process,
+    /// Its cgroup is frozen.
+    pub frozen: bool,
+}
+
 /// What a shim says.
 #[derive(Debug)]
 pub enum Word {
     /// The cage stands; nothing is executed yet.
     Preparing,
     /// Executed.
-    Running {
-        /// The shim's version.
-        version: String,
-        /// When, in nanoseconds since the Unix epoch.
-        started_at_ns: i64,
-        /// Its first process.
-        process: Process,
-    },
+    Running(Alive),
+    /// Every process of it is frozen.
+    Frozen,
+    /// None is.
+    Thawed,
+    /// It could not be frozen.
+    NotFrozen(Failure),
+    /// It could not be thawed.
+    NotThawed(Failure),
     /// Ended; the record is on disk.
     Ended(Box<ExitRecord>),
     /// It hung up: the record says why, or it is lost.
@@ -125,6 +140,12 @@ impl Shim {
         }
         let pid = rustix::net::sockopt::socket_peercred(&socket).map_or(0, |peer| peer.pid.as_raw_nonzero().get());
         Ok(Self { socket: UnixStream::from_std(socket.into())?, pid: u32::try_from(pid).unwrap_or(0) })
+    }
+
+    /// Gives an order; what comes of it is a word. Never waits: a shim that reads nothing is an error.
+    pub fn order(&self, order: &Order) -> Result<(), ShimError> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        Ok(rustix::net::send(&self.socket, &order.encode(), flags).map(drop)?)
     }
 
     /// The next word about `generation`. Cancel-safe.
@@ -166,10 +187,14 @@ pub async fn counters(path: &Path, nonce: [u8; 16]) -> Result<Counters, ShimErro
 fn word(report: Report, descriptor: Option<OwnedFd>, generation: u64) -> Result<Option<Word>, ShimError> {
     match report {
         Report::Preparing { generation: of, .. } => Ok((of == generation).then_some(Word::Preparing)),
-        Report::Running { generation: of, version, started_at_ns } => {
+        Report::Running { generation: of, version, started_at_ns, frozen } => {
             let process = Process::of(descriptor.ok_or(WireError::Value("report without a pidfd"))?);
-            Ok((of == generation).then_some(Word::Running { version, started_at_ns, process }))
+            Ok((of == generation).then_some(Word::Running(Alive { version, started_at_ns, process, frozen })))
         }
+        Report::Frozen { generation: of } => Ok((of == generation).then_some(Word::Frozen)),
+        Report::Thawed { generation: of } => Ok((of == generation).then_some(Word::Thawed)),
+        Report::NotFrozen { generation: of, failure } => Ok((of == generation).then_some(Word::NotFrozen(failure))),
+        Report::NotThawed { generation: of, failure } => Ok((of == generation).then_some(Word::NotThawed(failure))),
         Report::Ended(record) => Ok((record.generation == generation).then_some(Word::Ended(Box::new(record)))),
     }
 }

@@ -34,6 +34,8 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Start(args) => several::start(args, &caller()?),
         Command::Stop(args) => several::stop(args, &caller()?),
         Command::Restart(args) => several::restart(args, &caller()?),
+        Command::Suspend(args) => several::suspend(args, &caller()?),
+        Command::Resume(args) => several::resume(args, &caller()?),
         Command::Kill(args) => several::kill(args, &caller()?),
         Command::Rm(args) => several::rm(args, &caller()?),
         Command::Prune(args) => prune::run(&args, &caller()?),

@@ -1,14 +1,15 @@
-//! The verbs that take several workers and do the same to each: `start stop restart kill rm wait`.
+//! The verbs that take several workers and do the same to each: `start stop restart suspend resume kill rm wait`.
 
 use super::run::LAUNCH_MAX;
-use crate::args::{KillArgs, RmArgs, StopArgs, WorkersArgs};
+use crate::args::{KillArgs, RmArgs, StopArgs, SuspendArgs, WorkersArgs};
 use crate::caller::Caller;
 use crate::client::{self, ANSWER_MAX, CallError, Daemon, answer, present};
 use crate::exit;
 use crate::out;
 use crate::view;
 use holdfast_proto::daemon::{
-    InspectRequest, KillRequest, RemoveRequest, RestartRequest, StartRequest, StopRequest, WaitRequest,
+    InspectRequest, KillRequest, RemoveRequest, RestartRequest, ResumeRequest, StartRequest, StopRequest,
+    SuspendRequest, WaitRequest,
 };
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use tokio::task::JoinSet;
 const AT_A_TIME_MAX: usize = 16;
 /// Grace of a worker that asked for none.
 const GRACE_SECS: u32 = 10;
+/// More than daemon and shim allow themselves for a freeze.
+const FREEZE_MAX: Duration = Duration::from_secs(15);
 /// What a stop may take beyond its grace: SIGKILL, the record, the ports.
 const STOP_SLACK: Duration = Duration::from_secs(20);
 
@@ -54,6 +57,28 @@ pub fn restart(args: StopArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     each(args.workers, caller, move |mut daemon: Daemon, worker: String| async move {
         let limit = stop_max(&mut daemon, &worker, timeout_secs).await? + LAUNCH_MAX;
         answer(limit, daemon.rpc.restart(RestartRequest { worker: worker.clone(), timeout_secs })).await?;
+        Ok(worker)
+    })
+}
+
+/// Freezes workers; returns when all of each is frozen.
+///
+/// # Errors
+/// As [`start`].
+pub fn suspend(args: SuspendArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
+    each(args.workers, caller, |mut daemon: Daemon, worker: String| async move {
+        answer(FREEZE_MAX, daemon.rpc.suspend(SuspendRequest { worker: worker.clone() })).await?;
+        Ok(worker)
+    })
+}
+
+/// Lets suspended workers go on.
+///
+/// # Errors
+/// As [`start`].
+pub fn resume(args: SuspendArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
+    each(args.workers, caller, |mut daemon: Daemon, worker: String| async move {
+        answer(FREEZE_MAX, daemon.rpc.resume(ResumeRequest { worker: worker.clone() })).await?;
         Ok(worker)
     })
 }

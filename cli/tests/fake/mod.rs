@@ -235,6 +235,18 @@ impl Daemon for Fake {
         Ok(Response::new(RestartReply { worker: Some(self.find(&request.worker)?) }))
     }
 
+    async fn suspend(&self, request: Request<SuspendRequest>) -> Reply<SuspendReply> {
+        let name = request.into_inner().worker;
+        self.note(format!("suspend {name}"));
+        Ok(Response::new(SuspendReply { worker: Some(self.find(&name)?) }))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Reply<ResumeReply> {
+        let name = request.into_inner().worker;
+        self.note(format!("resume {name}"));
+        Ok(Response::new(ResumeReply { worker: Some(self.find(&name)?) }))
+    }
+
     async fn kill(&self, request: Request<KillRequest>) -> Reply<KillReply> {
         let request = request.into_inner();
         self.note(format!("kill {} {}", request.worker, request.signal));

@@ -2,7 +2,7 @@
 
 use super::{Shared, now};
 use crate::resolv;
-use crate::shim::{self, Shim, ShimError, Word};
+use crate::shim::{self, Alive, Shim, ShimError, Word};
 use crate::store::WorkerRow;
 use crate::worker::spec::{Network, Spec};
 use crate::{helper::LaunchError, hosts};
@@ -40,12 +40,8 @@ pub enum Launched {
     Executed {
         /// To hear the end from.
         shim: Shim,
-        /// The shim's version.
-        version: String,
-        /// When.
-        started_at_ns: i64,
-        /// The first process.
-        process: shim::Process,
+        /// As the shim says.
+        alive: Alive,
         /// The helper's answer; `None` where it was lost.
         reply: Option<LaunchReply>,
     },
@@ -172,9 +168,8 @@ impl Launch {
             };
             match word {
                 Word::Preparing => wait = EXECUTED_WITHIN,
-                Word::Running { version, started_at_ns, process } => {
-                    return Some(Launched::Executed { shim, version, started_at_ns, process, reply });
-                }
+                Word::Running(alive) => return Some(Launched::Executed { shim, alive, reply }),
+                Word::Frozen | Word::Thawed | Word::NotFrozen(_) | Word::NotThawed(_) => {}
                 Word::Ended(record) => return Some(Launched::Ended { record, reply }),
                 Word::Gone => {
                     return Some(self.record().map_or(Launched::Lost, |record| Launched::Ended { record, reply }));

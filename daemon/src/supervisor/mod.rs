@@ -88,6 +88,10 @@ pub enum Ask {
     Stop(Duration, Answer),
     /// Answers when the new generation is executed.
     Restart(Duration, Answer),
+    /// Answers when every process of it is frozen.
+    Suspend(Answer),
+    /// Answers when it runs again.
+    Resume(Answer),
     /// Answers when the signal is sent.
     Kill(u8, Answer),
     /// Answers when it is forgotten.

@@ -3,13 +3,13 @@
 //! The loop that calls it commits the new state before it performs an action, and feeds what came of the
 //! action back as [`Seen`]. No wildcard arm: a new phase or event is a compile error until it is decided.
 
+use super::freeze;
 use super::restart::{self, Verdict};
 use super::{End, Goal, Phase, Timestamp, Verb, Worker};
 use holdfast_proto::words::Generation;
 use std::time::Duration;
 
 /// What the owner asks for.
-#[allow(dead_code, reason = "the verbs suspend and resume come with the issue that freezes")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Run it; refused where it is live.
@@ -44,7 +44,6 @@ impl Command {
 }
 
 /// What was seen of one generation.
-#[allow(dead_code, reason = "the verbs suspend and resume come with the issue that freezes")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
     /// The program has been executed, at this time.
@@ -110,17 +109,17 @@ pub fn step(worker: &Worker, event: Event, at: Timestamp) -> (Worker, Vec<Action
         Event::Told(Command::Start) => start(worker),
         Event::Told(Command::Stop { grace }) => stop(worker, grace, Goal::Down),
         Event::Told(Command::Restart { grace }) => restart(worker, grace),
-        Event::Told(Command::Suspend) => suspend(worker),
-        Event::Told(Command::Resume) => resume(worker),
+        Event::Told(Command::Suspend) => freeze::suspend(worker),
+        Event::Told(Command::Resume) => freeze::resume(worker),
         // A late word about an earlier start.
         Event::Seen(generation, _) if generation != worker.generation => unchanged(worker),
         Event::Seen(_, Seen::Executed(since)) => executed(worker, since),
         Event::Seen(_, Seen::Ended(end)) => ended(worker, end, at),
         Event::Seen(_, Seen::Refused { transient }) => refused(worker, transient, at),
-        Event::Seen(_, Seen::Frozen) => frozen(worker, true),
-        Event::Seen(_, Seen::NotFrozen) => frozen(worker, false),
-        Event::Seen(_, Seen::Thawed) => thawed(worker, true),
-        Event::Seen(_, Seen::NotThawed) => thawed(worker, false),
+        Event::Seen(_, Seen::Frozen) => freeze::frozen(worker),
+        Event::Seen(_, Seen::NotFrozen) => freeze::not_frozen(worker),
+        Event::Seen(_, Seen::Thawed) => freeze::thawed(worker),
+        Event::Seen(_, Seen::NotThawed) => freeze::not_thawed(worker),
         Event::Seen(_, Seen::GraceOver) => grace_over(worker),
         Event::Seen(_, Seen::BackoffOver) => backoff_over(worker),
     }
@@ -164,30 +163,6 @@ fn stop(worker: &Worker, grace: Duration, goal: Goal) -> (Worker, Vec<Action>) {
     }
 }
 
-fn suspend(worker: &Worker) -> (Worker, Vec<Action>) {
-    match worker.phase {
-        Phase::Running => enter(worker, Phase::Suspending, vec![Action::Freeze]),
-        Phase::Suspending | Phase::Suspended => unchanged(worker),
-        Phase::Created
-        | Phase::Starting
-        | Phase::Resuming
-        | Phase::Stopping
-        | Phase::Stopped
-        | Phase::Waiting
-        | Phase::Failed => (worker.clone(), vec![Action::Refuse]),
-    }
-}
-
-fn resume(worker: &Worker) -> (Worker, Vec<Action>) {
-    match worker.phase {
-        Phase::Suspending | Phase::Suspended => enter(worker, Phase::Resuming, vec![Action::Thaw]),
-        Phase::Running | Phase::Resuming => unchanged(worker),
-        Phase::Created | Phase::Starting | Phase::Stopping | Phase::Stopped | Phase::Waiting | Phase::Failed => {
-            (worker.clone(), vec![Action::Refuse])
-        }
-    }
-}
-
 fn executed(worker: &Worker, at: Timestamp) -> (Worker, Vec<Action>) {
     let known = Worker { started_at: Some(at), ..worker.clone() };
     match worker.phase {
@@ -210,11 +185,14 @@ fn ended(worker: &Worker, end: End, at: Timestamp) -> (Worker, Vec<Action>) {
         Phase::Starting | Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => {
             let ran = worker.started_at.map_or(Duration::ZERO, |since| at.since(since));
             match restart::judge(worker.policy, end, worker.strikes, ran) {
-                Verdict::Retry { delay, strikes } => {
-                    (wait(worker, strikes, at.after(delay)), vec![Action::Detach, Action::WaitBackoff])
+                Verdict::Retry { delay, strikes } => (
+                    wait(worker, strikes, at.after(delay)),
+                    vec![Action::CancelWait, Action::Detach, Action::WaitBackoff],
+                ),
+                Verdict::GiveUp if end == End::Code(0) => {
+                    enter(worker, Phase::Stopped, vec![Action::CancelWait, Action::Detach])
                 }
-                Verdict::GiveUp if end == End::Code(0) => enter(worker, Phase::Stopped, vec![Action::Detach]),
-                Verdict::GiveUp => enter(worker, Phase::Failed, vec![Action::Detach]),
+                Verdict::GiveUp => enter(worker, Phase::Failed, vec![Action::CancelWait, Action::Detach]),
             }
         }
         // Exactly one end a generation.
@@ -240,40 +218,6 @@ fn refused(worker: &Worker, transient: bool, at: Timestamp) -> (Worker, Vec<Acti
         // It was executed, so it was not refused.
         Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => unchanged(worker),
         Phase::Created | Phase::Stopped | Phase::Waiting | Phase::Failed => unchanged(worker),
-    }
-}
-
-fn frozen(worker: &Worker, done: bool) -> (Worker, Vec<Action>) {
-    match worker.phase {
-        Phase::Suspending if done => enter(worker, Phase::Suspended, vec![]),
-        Phase::Suspending => enter(worker, Phase::Running, vec![]),
-        // The order was overtaken by another one.
-        Phase::Created
-        | Phase::Starting
-        | Phase::Running
-        | Phase::Suspended
-        | Phase::Resuming
-        | Phase::Stopping
-        | Phase::Stopped
-        | Phase::Waiting
-        | Phase::Failed => unchanged(worker),
-    }
-}
-
-fn thawed(worker: &Worker, done: bool) -> (Worker, Vec<Action>) {
-    match worker.phase {
-        Phase::Resuming if done => enter(worker, Phase::Running, vec![]),
-        Phase::Resuming => enter(worker, Phase::Suspended, vec![]),
-        // A stop thaws too, and goes on by its grace whatever came of it.
-        Phase::Created
-        | Phase::Starting
-        | Phase::Running
-        | Phase::Suspending
-        | Phase::Suspended
-        | Phase::Stopping
-        | Phase::Stopped
-        | Phase::Waiting
-        | Phase::Failed => unchanged(worker),
     }
 }
 
@@ -330,11 +274,11 @@ fn launch(worker: &Worker, actions: Vec<Action>) -> (Worker, Vec<Action>) {
     (next, actions)
 }
 
-fn enter(worker: &Worker, phase: Phase, actions: Vec<Action>) -> (Worker, Vec<Action>) {
+pub(super) fn enter(worker: &Worker, phase: Phase, actions: Vec<Action>) -> (Worker, Vec<Action>) {
     (Worker { phase, ..worker.clone() }, actions)
 }
 
-fn unchanged(worker: &Worker) -> (Worker, Vec<Action>) {
+pub(super) fn unchanged(worker: &Worker) -> (Worker, Vec<Action>) {
     (worker.clone(), vec![])
 }
 

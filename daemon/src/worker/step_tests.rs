@@ -81,14 +81,14 @@ restart      starting:L stopping   stopping:AG stopping:TAG stopping:TAG stoppin
 suspend      !          !          suspending:F .          .           !           !          !          !             !
 resume       !          !          .           resuming:T  resuming:T  .           !          !          !             !
 executed     .          running    .           .           .           .           AG         .          .             .
-ended-0      .          stopped:D  stopped:D   stopped:D   stopped:D   stopped:D   stopped:cD .          .             .
-ended-15     .          failed:D   failed:D    failed:D    failed:D    failed:D    stopped:cD .          .             .
+ended-0      .          stopped:cD stopped:cD  stopped:cD  stopped:cD  stopped:cD  stopped:cD .          .             .
+ended-15     .          failed:cD  failed:cD   failed:cD   failed:cD   failed:cD   stopped:cD .          .             .
 refused      .          failed     .           .           .           .           stopped    .          .             .
 away         .          failed     .           .           .           .           stopped    .          .             .
-frozen       .          .          .           suspended   .           .           .          .          .             .
-not-frozen   .          .          .           running     .           .           .          .          .             .
-thawed       .          .          .           .           .           running     .          .          .             .
-not-thawed   .          .          .           .           .           suspended   .          .          .             .
+frozen       .          .          suspended   suspended:c .           T           T          .          .             .
+not-frozen   .          .          .           running:cT  .           .           .          .          .             .
+thawed       .          .          .           F           running     running:c   .          .          .             .
+not-thawed   .          .          .           .           .           suspended:c .          .          .             .
 grace-over   .          .          .           .           .           .           K          .          .             .
 backoff-over .          .          .           .           .           .           .          .          starting:L    .
 ";
@@ -170,7 +170,7 @@ fn a_refused_launch_of_a_restart_is_tried_once_more_and_of_a_stop_is_over() {
 fn a_policy_waits_and_starts_again_but_never_after_a_planned_stop() {
     let always = Worker { policy: RestartPolicy::Always, ..worker(Phase::Running) };
     let (waiting, actions) = step(&always, seen(Seen::Ended(End::Signal(9))), NOW);
-    assert_eq!(actions, [Action::Detach, Action::WaitBackoff]);
+    assert_eq!(actions, [Action::CancelWait, Action::Detach, Action::WaitBackoff]);
     assert_eq!((waiting.phase, waiting.strikes, waiting.restarts), (Phase::Waiting, 1, 0));
     assert_eq!(waiting.due, Some(NOW.after(Duration::from_millis(100))));
     let (starting, actions) = step(&waiting, seen(Seen::BackoffOver), NOW);

@@ -129,8 +129,12 @@ impl State {
                 continue;
             }
             let version = "0.0.0-stage".to_owned();
-            let running =
-                Report::Running { generation: self.orders.generation, version, started_at_ns: self.started_at_ns };
+            let running = Report::Running {
+                generation: self.orders.generation,
+                version,
+                started_at_ns: self.started_at_ns,
+                frozen: false,
+            };
             let fds = [self.pidfd.as_ref().unwrap().as_fd()];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = SendAncillaryBuffer::new(&mut space);

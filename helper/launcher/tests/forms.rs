@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 use holdfast_launcher::WireError;
-use holdfast_launcher::control::{Hello, Report};
+use holdfast_launcher::control::{Hello, Order, Report};
 use holdfast_launcher::counters::{AskCounters, Counters, MemorySource};
 use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, ShimWord, Wiring};
 use holdfast_launcher::orders::{Orders, Volume};
@@ -132,10 +132,20 @@ fn words_between_launcher_and_shim_are_pinned() {
 #[test]
 fn words_between_daemon_and_shim_are_pinned() {
     pinned("hello.v1", &Hello { nonce: *b"0123456789abcdef" }, Hello::encode, Hello::decode);
+    let order = |name: &str, word: Order| pinned(name, &word, Order::encode, Order::decode);
+    order("freeze.v1", Order::Freeze { generation: 3 });
+    order("thaw.v1", Order::Thaw { generation: 3 });
     let report = |name: &str, word: Report| pinned(name, &word, Report::encode, Report::decode);
     let version = "0.1.0".to_owned();
     report("preparing.v1", Report::Preparing { generation: 3, version: version.clone() });
-    report("running.v1", Report::Running { generation: 3, version, started_at_ns: 1_790_000_000_000_000_001 });
+    report(
+        "running.v1",
+        Report::Running { generation: 3, version, started_at_ns: 1_790_000_000_000_000_001, frozen: true },
+    );
+    report("frozen.v1", Report::Frozen { generation: 3 });
+    report("thawed.v1", Report::Thawed { generation: 3 });
+    report("not-frozen.v1", Report::NotFrozen { generation: 3, failure: failure() });
+    report("not-thawed.v1", Report::NotThawed { generation: 3, failure: failure() });
     report("ended.v1", Report::Ended(record(Outcome::Code(42))));
 }
 
@@ -331,7 +341,11 @@ proptest! {
         }
         for word in [
             Report::Preparing { generation, version: version.clone() },
-            Report::Running { generation, version, started_at_ns },
+            Report::Running { generation, version: version.clone(), started_at_ns, frozen: started_at_ns % 2 == 0 },
+            Report::Frozen { generation },
+            Report::Thawed { generation },
+            Report::NotFrozen { generation, failure: Failure { step: version.clone(), errno: 5 } },
+            Report::NotThawed { generation, failure: Failure { step: version.clone(), errno: 5 } },
             Report::Ended(record),
         ] {
             prop_assert_eq!(Report::decode(&word.encode()).unwrap(), word);
@@ -355,6 +369,7 @@ proptest! {
             if let Ok(word) = FromSession::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Program::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Hello::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
+            if let Ok(word) = Order::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = Orders::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
             if let Ok(word) = ExitRecord::decode(&bytes) { prop_assert_eq!(word.encode(), bytes.clone()); }
         }

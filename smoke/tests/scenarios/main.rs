@@ -16,6 +16,7 @@ mod life;
 mod main_job;
 mod power;
 mod session;
+mod suspend;
 mod threats;
 mod usage;
 

@@ -7,6 +7,7 @@ use crate::store::{Change, EndRow, HistoryRow, WorkerRow};
 use crate::worker::restart::BACKOFF_MAX;
 use crate::worker::spec::Network;
 use crate::worker::{Action, Event, Instead, Phase, Seen, Verb, instead, step};
+use holdfast_launcher::control::Order;
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::Generation;
 use std::time::Duration;
@@ -135,8 +136,10 @@ impl Task {
             Action::WaitGrace(grace) => self.timer = Some((Instant::now() + grace, Seen::GraceOver)),
             Action::WaitBackoff => self.await_due(),
             Action::CancelWait => self.timer = None,
-            // No verb reaches these yet; the shim's control socket has no word for them.
-            Action::Freeze | Action::Thaw => {}
+            Action::Freeze => {
+                self.order(&Order::Freeze { generation: self.row.worker.generation.0 }, Seen::NotFrozen);
+            }
+            Action::Thaw => self.order(&Order::Thaw { generation: self.row.worker.generation.0 }, Seen::NotThawed),
             Action::Detach => self.detach(ended).await,
             Action::Refuse => {}
         }

@@ -1,6 +1,7 @@
 //! The loop of one worker: what happens goes into `step`, the new state onto record, and only then the actions out.
 
 mod act;
+mod freeze;
 mod seen;
 
 use super::launch::{Launch, Launched};
@@ -55,6 +56,7 @@ pub struct Task {
     starters: Vec<Answer>,
     stoppers: Vec<Answer>,
     removers: Vec<Answer>,
+    changers: freeze::Changers,
 }
 
 /// Something for the loop.
@@ -93,6 +95,7 @@ impl Task {
             starters: Vec::new(),
             stoppers: Vec::new(),
             removers: Vec::new(),
+            changers: freeze::Changers::default(),
         };
         (task, seen)
     }
@@ -124,9 +127,7 @@ impl Task {
             }
             Found::Ended(record) => self.heard_end(&record).await,
             Found::Lost { why } => self.lost(why).await,
-            Found::Alive { shim, version, started_at_ns, process } => {
-                self.executed(Some(shim), version, started_at_ns, process).await;
-            }
+            Found::Alive { shim, alive } => self.executed(Some(shim), alive).await,
             Found::Undecided => {
                 let row = self.row.clone();
                 let shared = self.shared.clone();
@@ -143,6 +144,7 @@ impl Task {
         loop {
             self.publish();
             self.settle();
+            self.settle_changers();
             if self.is_done() && self.forget().await {
                 return;
             }
@@ -157,7 +159,7 @@ impl Task {
                 Happening::Heard(heard) => self.heard(heard).await,
                 Happening::TimeOver(seen) => {
                     self.timer = None;
-                    self.seen(seen, "its time is over").await;
+                    self.time_over(seen).await;
                 }
                 Happening::WatchersChanged => {}
             }
@@ -180,6 +182,13 @@ impl Task {
         }
     }
 
+    async fn time_over(&mut self, seen: Seen) {
+        match seen {
+            Seen::NotFrozen | Seen::NotThawed => self.not_changed(seen, "its shim did not answer in time").await,
+            _ => self.seen(seen, "its time is over").await,
+        }
+    }
+
     async fn asked(&mut self, ask: Ask) {
         match ask {
             Ask::Start(answer) => match self.apply(Event::Told(Command::Start), "start").await {
@@ -194,6 +203,8 @@ impl Task {
                 Ok(()) => self.starters.push(answer),
                 Err(problem) => drop(answer.send(Err(problem))),
             },
+            Ask::Suspend(answer) => self.change(Command::Suspend, Phase::Suspended, answer).await,
+            Ask::Resume(answer) => self.change(Command::Resume, Phase::Running, answer).await,
             Ask::Kill(signal, answer) => drop(answer.send(self.kill(signal))),
             Ask::Remove { force, answer } => self.remove(force, answer).await,
         }

@@ -3,9 +3,10 @@
 use super::super::launch::{self, Launched};
 use super::super::now;
 use super::Task;
-use crate::shim::{self, Process, Shim, Word};
+use super::freeze::why_not;
+use crate::shim::{self, Alive, Shim, Word};
 use crate::store::EndRow;
-use crate::worker::{End, Event, Seen, Timestamp};
+use crate::worker::{End, Event, Phase, Seen, Timestamp};
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use holdfast_proto::daemon as wire;
 use holdfast_proto::helper::LaunchReply;
@@ -14,9 +15,9 @@ use holdfast_proto::problem::{Problem, Reason};
 impl Task {
     pub(super) async fn launched(&mut self, launched: Launched) {
         match launched {
-            Launched::Executed { shim, version, started_at_ns, process, reply } => {
+            Launched::Executed { shim, alive, reply } => {
                 self.take(reply);
-                self.executed(Some(shim), version, started_at_ns, process).await;
+                self.executed(Some(shim), alive).await;
             }
             Launched::Ended { record, reply } => {
                 self.take(reply);
@@ -50,24 +51,36 @@ impl Task {
         self.row.ports = reply.ports.into_iter().map(publish).collect();
     }
 
-    pub(super) async fn executed(&mut self, shim: Option<Shim>, version: String, started_at_ns: i64, process: Process) {
+    pub(super) async fn executed(&mut self, shim: Option<Shim>, alive: Alive) {
         if let Some(pid) = shim.as_ref().map(|shim| shim.pid).filter(|pid| *pid != 0) {
             self.row.shim_pid = pid;
         }
         self.shim = shim;
-        self.process = Some(process);
-        self.row.shim_version = version;
-        self.seen(Seen::Executed(Timestamp(started_at_ns)), "executed").await;
+        self.process = Some(alive.process);
+        self.row.shim_version = alive.version;
+        self.seen(Seen::Executed(Timestamp(alive.started_at_ns)), "executed").await;
         self.answer_started();
+        // Heard (again) after a daemon's absence: what it ordered may have been done, or lost.
+        match (alive.frozen, self.row.worker.phase) {
+            (true, _) => self.seen(Seen::Frozen, "it is frozen").await,
+            (false, Phase::Suspending | Phase::Suspended | Phase::Resuming) => {
+                self.seen(Seen::Thawed, "it is not frozen").await;
+            }
+            (false, _) => {}
+        }
     }
 
     pub(super) async fn heard(&mut self, heard: Result<Word, shim::ShimError>) {
         match heard {
             Ok(Word::Preparing) => {}
-            Ok(Word::Running { version, started_at_ns, process }) => {
+            Ok(Word::Running(alive)) => {
                 let shim = self.shim.take();
-                self.executed(shim, version, started_at_ns, process).await;
+                self.executed(shim, alive).await;
             }
+            Ok(Word::Frozen) => self.seen(Seen::Frozen, "it is frozen").await,
+            Ok(Word::Thawed) => self.seen(Seen::Thawed, "it runs again").await,
+            Ok(Word::NotFrozen(failure)) => self.not_changed(Seen::NotFrozen, &why_not(&failure)).await,
+            Ok(Word::NotThawed(failure)) => self.not_changed(Seen::NotThawed, &why_not(&failure)).await,
             Ok(Word::Ended(record)) => self.heard_end(&record).await,
             Ok(Word::Gone) => self.hung_up().await,
             Err(error) => {
@@ -86,9 +99,7 @@ impl Task {
         }
         match Shim::connect(&self.shared.socket(self.row.id), nonce) {
             Ok(mut shim) => match tokio::time::timeout(shim::FIRST_WORD, shim.next(generation)).await {
-                Ok(Ok(Word::Running { version, started_at_ns, process })) => {
-                    self.executed(Some(shim), version, started_at_ns, process).await;
-                }
+                Ok(Ok(Word::Running(alive))) => self.executed(Some(shim), alive).await,
                 Ok(Ok(Word::Ended(record))) => self.heard_end(&record).await,
                 _ => self.lost_unless_recorded().await,
             },

@@ -1,6 +1,7 @@
 //! From the launcher's word to the worker's end: one loop over its output, its watchers and its processes.
 
 use crate::confine::keep_for_sessions;
+use crate::freeze::{self, Freezer};
 use crate::halt::{CAGE, Halt, Step};
 use crate::log::{Flow, Log};
 use crate::meter::Meter;
@@ -47,6 +48,7 @@ pub fn live(orders: Orders, places: Places, cage: Cage, wiring: &Wiring) {
     let mut life = Life {
         watchers: Watchers::new(orders.nonce),
         sessions: Sessions::new(null),
+        freezer: Freezer::default(),
         report: Report::Preparing { generation: orders.generation, version: holdfast_proto::VERSION.to_owned() },
         started_at_ns: 0,
         finished_at_ns: None,
@@ -89,6 +91,7 @@ struct Life {
     /// Once the worker has been forked.
     meter: Option<Meter>,
     sessions: Sessions,
+    freezer: Freezer,
     /// What a watcher is told that comes now.
     report: Report,
     started_at_ns: i64,
@@ -151,7 +154,8 @@ impl Life {
 
     /// Waits for the next thing and does it. True: output came.
     fn turn(&mut self, worker: &mut Watched, until: Option<Instant>) -> bool {
-        let deadline = until.into_iter().chain(self.watchers.deadline()).chain(self.sessions.due()).min();
+        let deadline = until.into_iter().chain(self.watchers.deadline()).chain(self.sessions.due());
+        let deadline = deadline.chain(self.freezer.deadline()).min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
@@ -161,6 +165,7 @@ impl Life {
         fds.extend(pipes.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)));
         fds.extend(self.watchers.has_room().then(|| PollFd::new(&self.places.listener, PollFlags::IN)));
         fds.extend(self.watchers.sockets().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(self.freezer.events().map(|fd| PollFd::new(fd, PollFlags::PRI)));
         self.sessions.poll_fds(&mut fds);
         // Blocked signals do not interrupt; whatever else the answer is, each source says what it has.
         let _ = poll(&mut fds, timeout.as_ref());
@@ -170,6 +175,7 @@ impl Life {
         self.watchers.accept(&self.places.listener);
         let told = matches!(self.report, Report::Running { .. }).then(|| worker.pidfd.as_fd());
         self.watchers.hear(&self.report, told);
+        self.freeze_or_thaw();
         if let Some(meter) = &self.meter {
             self.watchers.answer_counters(|| meter.read(self.places.worker_cgroup.as_ref(), reaped_us));
         }
@@ -177,6 +183,20 @@ impl Life {
         self.reap(worker);
         self.hear_callers(worker);
         busy | self.sessions.turn()
+    }
+
+    /// Obeys what was ordered, and tells what has come of it.
+    fn freeze_or_thaw(&mut self) {
+        let (generation, cgroup) = (self.identity.generation, self.places.worker_cgroup.as_ref());
+        let orders = self.watchers.orders();
+        let refused =
+            orders.iter().filter_map(|order| self.freezer.obey(order, generation, cgroup)).collect::<Vec<_>>();
+        for report in refused.into_iter().chain(self.freezer.look(generation, cgroup)) {
+            self.watchers.tell(&report, None);
+        }
+        if let Report::Running { frozen, .. } = &mut self.report {
+            *frozen = self.freezer.frozen;
+        }
     }
 
     fn hear_callers(&mut self, worker: &Watched) {
@@ -214,6 +234,7 @@ impl Life {
                 generation: self.identity.generation,
                 version: holdfast_proto::VERSION.to_owned(),
                 started_at_ns: self.started_at_ns,
+                frozen: self.freezer.frozen,
             };
             self.watchers.tell(&self.report, Some(worker.pidfd.as_fd()));
         }
@@ -275,6 +296,9 @@ impl Life {
             log_bytes,
             log_dropped_bytes,
         };
+        if self.freezer.frozen {
+            freeze::leave(self.places.worker_cgroup.as_ref());
+        }
         self.places.remove_cgroup();
         self.places.leave(&record);
         let report = Report::Ended(record);

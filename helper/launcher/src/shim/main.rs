@@ -13,6 +13,7 @@ mod sys;
 
 mod confine;
 mod devices;
+mod freeze;
 mod halt;
 mod life;
 mod log;

@@ -2,7 +2,7 @@
 
 use crate::packet;
 use crate::sessions::{Caller, call_of};
-use holdfast_launcher::control::{Hello, PACKET_BYTES_MAX, Report};
+use holdfast_launcher::control::{Hello, Order, PACKET_BYTES_MAX, Report};
 use holdfast_launcher::counters::{AskCounters, Counters};
 use holdfast_launcher::session::Call;
 use rustix::net::SocketFlags;
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Most watchers at once; a later one has to wait until one leaves or is found silent.
 const WATCHERS_MAX: usize = 8;
 
+/// Most orders of one turn of the loop: one per watcher.
+const ORDERS_MAX: usize = WATCHERS_MAX;
+
 /// How long a watcher may take to say Hello.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -20,6 +23,7 @@ pub struct Watchers {
     nonce: [u8; 16],
     watchers: Vec<Watcher>,
     callers: Vec<Caller>,
+    orders: Vec<Order>,
 }
 
 struct Watcher {
@@ -33,7 +37,7 @@ struct Watcher {
 impl Watchers {
     /// Nobody yet.
     pub fn new(nonce: [u8; 16]) -> Self {
-        Self { nonce, watchers: Vec::new(), callers: Vec::new() }
+        Self { nonce, watchers: Vec::new(), callers: Vec::new(), orders: Vec::new() }
     }
 
     /// Whether one more would be let in.
@@ -84,12 +88,25 @@ impl Watchers {
                             && tell(&watcher.socket, &packet, worker)
                     }
                 }
+                // After Hello: an order. Whoever gives none that is known here goes.
+                Ok((len, _)) if len > 0 => match Order::decode(&buffer[..len]) {
+                    Ok(order) if self.orders.len() < ORDERS_MAX => {
+                        self.orders.push(order);
+                        true
+                    }
+                    Ok(_) | Err(_) => false,
+                },
                 Ok(_) | Err(_) => false,
             };
             if stays {
                 self.watchers.push(watcher);
             }
         }
+    }
+
+    /// What was ordered since this was asked last, in its order.
+    pub fn orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
     }
 
     /// Those that called for a session since this was asked last.
