@@ -30,7 +30,7 @@ impl Caller {
             return Self::by_name(owner, true);
         }
         let me = me.ok_or_else(|| Stop::refused(format!("uid {uid} has no login name, so it cannot own workers")))?;
-        if let Some(other) = owner.map(str::trim).filter(|other| *other != me.name) {
+        if let Some(other) = owner.map(without_blanks).filter(|other| *other != me.name) {
             let text = format!("--owner {other:?} was given, but you are {}: only root may ask for others", me.name);
             return Err(Stop::refused(text).into());
         }
@@ -42,7 +42,7 @@ impl Caller {
     /// # Errors
     /// Where there is no such account, or it is root's.
     pub fn by_name(name: &str, is_root: bool) -> anyhow::Result<Self> {
-        let name = name.trim();
+        let name = without_blanks(name);
         let user = User::from_name(name)?.ok_or_else(|| {
             Stop::usage(format!("--owner {name:?}: there is no such account; name one that exists (getent passwd)"))
         })?;
@@ -87,6 +87,12 @@ impl Caller {
     }
 }
 
+/// A login name as somebody typed it, without the blanks around it. Blanks alone: a name with a line break at its end is
+/// not the name that was meant, and is judged as it is (threat T59).
+pub fn without_blanks(name: &str) -> &str {
+    name.trim_matches([' ', '\t'])
+}
+
 /// Without a controlling terminal, whoever takes this process over can type nothing into root's (TIOCSTI).
 fn leave_terminal() {
     let leads = nix::unistd::getsid(None) == Ok(nix::unistd::getpid());
@@ -94,5 +100,20 @@ fn leave_terminal() {
     if !leads && let Ok(terminal) = std::fs::File::open("/dev/tty") {
         // Where there is none, there is none to leave.
         let _ = crate::sys::leave_terminal(&terminal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blanks_around_a_name_are_not_of_it_and_nothing_else_is_taken_off() {
+        for typed in ["alice", " alice", "alice ", "\t alice \t"] {
+            assert_eq!(without_blanks(typed), "alice");
+        }
+        for other in ["alice\n", "\ralice", "\u{a0}alice", "alice\u{2003}", "al ice", "alice\0", "alice\u{b}"] {
+            assert_eq!(without_blanks(other), other);
+        }
     }
 }

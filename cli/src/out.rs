@@ -27,9 +27,8 @@ pub fn line(line: &str) -> io::Result<()> {
 /// # Errors
 /// Where stdout cannot be written.
 pub fn json(value: &impl Serialize) -> io::Result<()> {
-    let mut document = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
-    document.push('\n');
-    text(&document)
+    let document = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
+    text(&(crate::view::plain_json(&document) + "\n"))
 }
 
 /// Prints one JSON document in one line: one of many.

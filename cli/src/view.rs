@@ -15,12 +15,22 @@ const COMMAND_CHARS_MAX: usize = 60;
 /// Text that a terminal takes as text: control characters, and those that turn the writing direction, are shown as
 /// escapes (threat T10). New lines stay.
 pub fn plain(text: &str) -> String {
+    escaped(text, |letter, out| out.extend(letter.escape_default()))
+}
+
+/// The same document, which a terminal takes as text too. JSON leaves DEL, the controls above it and the turning
+/// characters as they are; they occur in its strings alone, where their escape means the same.
+pub fn plain_json(document: &str) -> String {
+    escaped(document, |letter, out| out.push_str(&format!("\\u{:04x}", u32::from(letter))))
+}
+
+fn escaped(text: &str, escape: impl Fn(char, &mut String)) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         let turns = matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
         match letter {
             '\n' => out.push('\n'),
-            _ if letter.is_control() || turns => out.extend(letter.escape_default()),
+            _ if letter.is_control() || turns => escape(letter, &mut out),
             _ => out.push(letter),
         }
     }

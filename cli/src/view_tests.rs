@@ -97,6 +97,16 @@ fn nothing_that_a_terminal_acts_on_gets_through() {
 }
 
 #[test]
+fn a_json_document_says_the_same_without_what_a_terminal_acts_on() {
+    let all: String = (0..=0x9f).filter_map(char::from_u32).chain("\\\u{7f}\u{202e}\u{2066}é漢".chars()).collect();
+    let document = serde_json::to_string_pretty(&[&all]).unwrap();
+    let shown = plain_json(&document);
+    assert!(shown.chars().all(|letter| letter == '\n' || !letter.is_control()));
+    assert!(!shown.contains(['\u{7f}', '\u{202e}', '\u{2066}']) && shown.contains("é漢"));
+    assert_eq!(serde_json::from_str::<[String; 1]>(&shown).unwrap(), [all]);
+}
+
+#[test]
 fn cells_are_cut_between_characters() {
     assert_eq!(cell("é漢字", 2), "é漢…");
     assert_eq!(cell("ab", 2), "ab");

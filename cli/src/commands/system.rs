@@ -3,6 +3,7 @@
 mod show;
 mod shutdown;
 
+use crate::caller::without_blanks;
 use crate::exit::{self, Stop};
 use crate::install::apply;
 use crate::install::command::{Call, Commands, HostCommands};
@@ -174,7 +175,7 @@ fn uninstall(args: &UninstallArgs, layout: &Layout, commands: &dyn Commands) -> 
     need_root("system uninstall")?;
     let _lock = lock(layout)?;
     let all = remove::owners(layout)?;
-    let owners = match args.owner.as_deref().map(str::trim) {
+    let owners = match args.owner.as_deref().map(without_blanks) {
         None => all,
         Some(name) => match all.into_iter().find(|owner| owner.name.as_str() == name) {
             Some(owner) => vec![owner],
@@ -231,7 +232,7 @@ fn need_installed(layout: &Layout) -> anyhow::Result<Installed> {
 /// Who is to own workers: who was named, or who called sudo.
 fn owner_account(named: Option<&str>) -> anyhow::Result<Account> {
     let caller = std::env::var("SUDO_USER").ok().filter(|name| name != "root");
-    let name = named.map(str::trim).map(str::to_owned).or(caller);
+    let name = named.map(without_blanks).map(str::to_owned).or(caller);
     let name = name.filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| Stop::usage("owner is required: say whose workers will run with --owner USER"))?;
     let owner: OwnerName = name.parse().map_err(|error| Stop::refused(format!("{error}")))?;

@@ -1,5 +1,6 @@
 //! What `holdfast system` prints.
 
+use crate::caller::without_blanks;
 use crate::exit;
 use crate::install::command::{Call, Commands};
 use crate::install::plan::{HELPER_UNIT, start_order};
@@ -110,7 +111,7 @@ pub fn status(layout: &Layout, commands: &dyn Commands, owner: Option<&str>, jso
         exit::say(&anyhow::anyhow!(NOT_INSTALLED));
         return Ok(ExitCode::from(exit::NO_DAEMON));
     };
-    if let Some(owner) = owner.map(str::trim) {
+    if let Some(owner) = owner.map(without_blanks) {
         record.owners.retain(|known| known.name.as_str() == owner);
         if record.owners.is_empty() {
             return Err(exit::Stop { code: exit::NO_SUCH, text: format!("{owner:?} is no owner here") }.into());

@@ -4,6 +4,7 @@
 mod callers;
 mod inside;
 mod links;
+mod root;
 
 use anyhow::ensure;
 use holdfast_smoke::{Result, User};
