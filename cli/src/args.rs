@@ -1,5 +1,6 @@
 //! What was typed: the verbs, their options, and the help that teaches them.
 
+pub mod exec;
 pub mod query;
 pub mod run;
 pub mod stats;
@@ -42,6 +43,8 @@ pub struct Args {
 pub enum Command {
     /// Create a worker and start it
     Run(run::RunArgs),
+    /// Run one more program in a running worker
+    Exec(exec::ExecArgs),
     /// List workers
     Ps(query::PsArgs),
     /// Show what a worker wrote

@@ -39,21 +39,27 @@ pub async fn run(daemon: Daemon, spec: WorkerSpec, caller: &Caller) -> anyhow::R
 }
 
 /// The signals that are passed on.
-struct Signals([(u32, Signal); 3]);
+pub struct Signals([(u32, Signal); 4]);
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    /// Listens for them from now on.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn new() -> std::io::Result<Self> {
         let listen = |kind: SignalKind| signal(kind).map(|heard| (kind.as_raw_value().unsigned_abs(), heard));
-        Ok(Self([listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?]))
+        let (int, term) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Self([int, term, listen(SignalKind::hangup())?, listen(SignalKind::quit())?]))
     }
 
     /// The number of the next one.
-    async fn next(&mut self) -> u32 {
-        let [(int, on_int), (term, on_term), (hup, on_hup)] = &mut self.0;
+    pub async fn next(&mut self) -> u32 {
+        let [(int, on_int), (term, on_term), (hup, on_hup), (quit, on_quit)] = &mut self.0;
         tokio::select! {
             _ = on_int.recv() => *int,
             _ = on_term.recv() => *term,
             _ = on_hup.recv() => *hup,
+            _ = on_quit.recv() => *quit,
         }
     }
 }

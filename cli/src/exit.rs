@@ -89,6 +89,19 @@ pub fn code_of_run(error: &anyhow::Error) -> u8 {
     }
 }
 
+/// The exit code of an error of `exec`: as `run`'s, but for what is wrong with the worker that was named.
+pub fn code_of_exec(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref::<CallError>() {
+        Some(CallError::Problem(problem)) if problem.reason() == Reason::NoSuchWorker => NO_SUCH,
+        Some(CallError::Problem(problem)) if problem.reason() == Reason::WrongPhase => REFUSED,
+        Some(CallError::Problem(_)) => RUN_FAILED,
+        _ => match error.downcast_ref::<Stop>() {
+            Some(stop) => stop.code,
+            None => RUN_FAILED,
+        },
+    }
+}
+
 /// Reason to exit code. Every reason by name: a new one has to be placed.
 fn of_reason(reason: Reason) -> u8 {
     match reason {
@@ -167,6 +180,22 @@ mod tests {
         assert_eq!((code_of(&error), code_of_run(&error)), (3, 125));
         let usage: anyhow::Error = Stop::usage("what?").into();
         assert_eq!((code_of(&usage), code_of_run(&usage)), (2, 2));
+    }
+
+    #[test]
+    fn exec_tells_what_is_wrong_with_the_worker_from_what_failed() {
+        for (reason, expected) in [
+            (Reason::NoSuchWorker, 4),
+            (Reason::WrongPhase, 5),
+            (Reason::Quota, 125),
+            (Reason::NotFound, 125),
+            (Reason::Internal, 125),
+        ] {
+            assert_eq!(code_of_exec(&problem(reason)), expected, "{reason:?}");
+        }
+        let absent: anyhow::Error = CallError::NoDaemon("not installed".into()).into();
+        assert_eq!(code_of_exec(&absent), 125);
+        assert_eq!(code_of_exec(&Stop::usage("-t").into()), 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod caller;
 mod client;
 mod commands;
 mod doctor;
+mod exec;
 mod exit;
 mod install;
 mod out;

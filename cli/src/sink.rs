@@ -3,6 +3,8 @@
 use crate::view::plain;
 use holdfast_proto::daemon::Output;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
@@ -46,6 +48,7 @@ impl Cursor {
 /// Writes output on a thread of its own, so that signals are heard while a terminal is slow.
 pub struct Sink {
     pieces: Option<SyncSender<Output>>,
+    unread: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,8 +57,10 @@ impl Sink {
     /// root looks at what somebody else's worker wrote.
     pub fn new(escape: bool) -> Self {
         let (pieces, inbox) = sync_channel(PIECES_MAX);
-        let thread = std::thread::spawn(move || write_all(&inbox, escape));
-        Self { pieces: Some(pieces), thread: Some(thread) }
+        let unread = Arc::<AtomicBool>::default();
+        let says = unread.clone();
+        let thread = std::thread::spawn(move || write_all(&inbox, escape, &says));
+        Self { pieces: Some(pieces), unread, thread: Some(thread) }
     }
 
     /// Hands a piece over; gives it back where the thread is behind.
@@ -70,6 +75,11 @@ impl Sink {
         }
     }
 
+    /// Nobody reads standard output any more.
+    pub fn is_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
+    }
+
     /// Waits until everything is written.
     pub fn finish(mut self) {
         drop(self.pieces.take());
@@ -81,12 +91,13 @@ impl Sink {
 }
 
 /// Writes piece after piece; one stream that is gone does not silence the other.
-fn write_all(inbox: &Receiver<Output>, escape: bool) {
+fn write_all(inbox: &Receiver<Output>, escape: bool, unread: &AtomicBool) {
     let (mut out_gone, mut err_gone) = (false, false);
     for piece in inbox {
         let is_err = piece.stream == STDERR || piece.stream == 0;
         let gone = if is_err { &mut err_gone } else { &mut out_gone };
         *gone = *gone || write(&piece, escape).is_err();
+        unread.store(out_gone, Ordering::Relaxed);
         if out_gone && err_gone {
             return;
         }

@@ -68,15 +68,12 @@ pub struct Surroundings<'a> {
 /// # Errors
 /// Where a variable has no name, or there is too much of it all.
 pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSpec, SpecError> {
-    let env = environment(args, around)?;
-    let words = args.command.iter().map(|word| word.len()).chain(env.iter().map(Vec::len));
-    let bytes: usize = words.sum();
-    if bytes > SPEC_BYTES_MAX {
-        return Err(SpecError::Large(bytes));
-    }
+    let env = environment(&args.env, around)?;
+    let command: Vec<Vec<u8>> = args.command.iter().map(|word| word.as_bytes().to_vec()).collect();
+    check_size(&command, &env)?;
     Ok(WorkerSpec {
         name: args.name.clone().unwrap_or_default(),
-        command: args.command.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        command,
         network: args.net.as_str().to_owned(),
         publish: args.publish.clone(),
         env,
@@ -93,8 +90,20 @@ pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSp
     })
 }
 
+/// That arguments and environment can be handed on.
+///
+/// # Errors
+/// Where there is too much of them.
+pub fn check_size(command: &[Vec<u8>], env: &[Vec<u8>]) -> Result<(), SpecError> {
+    let bytes: usize = command.iter().chain(env).map(Vec::len).sum();
+    if bytes > SPEC_BYTES_MAX { Err(SpecError::Large(bytes)) } else { Ok(()) }
+}
+
 /// Files first, then options, so that an option wins; a later KEY replaces an earlier one.
-fn environment(args: &RunArgs, around: &Surroundings<'_>) -> Result<Vec<Vec<u8>>, SpecError> {
+///
+/// # Errors
+/// Where a variable has no name.
+pub fn environment(options: &[OsString], around: &Surroundings<'_>) -> Result<Vec<Vec<u8>>, SpecError> {
     let lines = around.env_files.iter().flat_map(|file| file.split(|byte| *byte == b'\n')).filter(|line| {
         let text = line.trim_ascii_start();
         !text.is_empty() && !text.starts_with(b"#")
@@ -103,7 +112,7 @@ fn environment(args: &RunArgs, around: &Surroundings<'_>) -> Result<Vec<Vec<u8>>
     // The place of each KEY's last word, so that a long file takes no longer than its length.
     let mut last: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
     let mut all: Vec<Vec<u8>> = Vec::new();
-    for given in lines.chain(args.env.iter().map(|word| word.as_bytes())) {
+    for given in lines.chain(options.iter().map(|word| word.as_bytes())) {
         let Some(pair) = variable(given, around)? else { continue };
         let key = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
         last.insert(key.to_vec(), all.len());

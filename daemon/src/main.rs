@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod confine;
+mod exec;
 mod follow;
 mod helper;
 mod hosts;

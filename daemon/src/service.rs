@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// Events of a stream that wait for a slow reader; the worker never waits for it.
 const STREAM_EVENTS_MAX: usize = 16;
@@ -59,6 +59,11 @@ type Events<T> = mpsc::Sender<Result<T, Status>>;
 impl Daemon for Service {
     type RunStream = ReceiverStream<Result<RunEvent, Status>>;
     type LogsStream = ReceiverStream<Result<LogsEvent, Status>>;
+    type ExecStream = crate::exec::Output;
+
+    async fn exec(&self, request: Request<Streaming<ExecInput>>) -> Answered<Self::ExecStream> {
+        Ok(Response::new(crate::exec::exec(self.shared.clone(), request.into_inner()).await?))
+    }
 
     async fn run(&self, request: Request<RunRequest>) -> Answered<Self::RunStream> {
         let request = request.into_inner();

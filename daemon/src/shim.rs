@@ -210,7 +210,8 @@ pub fn read_record(state_dir: &Path, generation: u64, nonce: [u8; 16]) -> Option
     (record.generation == generation && record.nonce == nonce).then_some(record)
 }
 
-fn dial(socket: &OwnedFd, path: &Path) -> Result<(), Errno> {
+/// Connects to a shim's socket.
+pub fn dial(socket: &OwnedFd, path: &Path) -> Result<(), Errno> {
     if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
         return rustix::net::connect(socket, &SocketAddrUnix::new(path)?);
     }

@@ -2,6 +2,7 @@
 
 pub mod completion;
 pub mod doctor;
+pub mod exec;
 pub mod inspect;
 pub mod list;
 pub mod logs;
@@ -27,6 +28,7 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
     let caller = || Caller::of_process(owner);
     match typed.command {
         Command::Run(args) => Ok(run::run(&args, owner)),
+        Command::Exec(args) => Ok(exec::run(&args, owner)),
         Command::Ps(args) => list::ps(&args, &caller()?),
         Command::Port(args) => list::port(&args, &caller()?),
         Command::Logs(args) => logs::run(&args, &caller()?),

@@ -172,6 +172,13 @@ fn refusal(program: &str) -> Option<Problem> {
 impl Daemon for Fake {
     type RunStream = Stream<RunEvent>;
     type LogsStream = Stream<LogsEvent>;
+    type ExecStream = Stream<ExecOutput>;
+
+    /// Knows no worker; sessions are tried against the real daemon and shim.
+    async fn exec(&self, _: Request<tonic::Streaming<ExecInput>>) -> Reply<Self::ExecStream> {
+        self.note("exec");
+        Err(Problem::new(Reason::NoSuchWorker, "there is no such worker").into())
+    }
 
     async fn run(&self, request: Request<RunRequest>) -> Reply<Self::RunStream> {
         let request = request.into_inner();

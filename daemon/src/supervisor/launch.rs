@@ -6,6 +6,7 @@ use crate::shim::{self, Alive, Shim, ShimError, Word};
 use crate::store::WorkerRow;
 use crate::worker::spec::{Network, Spec};
 use crate::{helper::LaunchError, hosts};
+use holdfast_launcher::launch::Failure;
 use holdfast_launcher::orders::{self, Orders, Volume};
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use holdfast_proto::helper::{LaunchReply, LaunchRequest, Port};
@@ -231,7 +232,7 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
         nonce: row.nonce,
         hostname: spec.name.to_string(),
         argv: spec.command.iter().cloned().map(OsString::from_vec).collect(),
-        env: environment(spec, shared.owner.as_str()),
+        env: environment(spec, &[], shared.owner.as_str()),
         workdir: spec.workdir.clone(),
         volumes,
         hosts_file: hosts::path(&workers_run, spec.network),
@@ -253,8 +254,8 @@ fn needs_mount(workdir: &Path, volumes: &[Volume]) -> bool {
 }
 
 /// PATH HOME USER LANG TERM HOSTNAME, each replaced where the owner gives it, and what else they give; the last of
-/// one name counts.
-fn environment(spec: &Spec, owner: &str) -> Vec<OsString> {
+/// one name counts. `more`: of a program beside the worker's own.
+pub fn environment(spec: &Spec, more: &[Vec<u8>], owner: &str) -> Vec<OsString> {
     let ours = [
         PATH.to_owned(),
         HOME.to_owned(),
@@ -264,7 +265,7 @@ fn environment(spec: &Spec, owner: &str) -> Vec<OsString> {
         format!("HOSTNAME={}", spec.name),
     ];
     let mut env: Vec<Vec<u8>> = ours.into_iter().map(String::into_bytes).collect();
-    for word in &spec.env {
+    for word in spec.env.iter().chain(more) {
         match env.iter_mut().find(|other| key(other) == key(word)) {
             Some(other) => other.clone_from(word),
             None => env.push(word.clone()),
@@ -291,22 +292,29 @@ fn directory_problem(dir: &Path, error: &std::io::Error) -> Problem {
 /// Why a program was not executed, for a person; empty where it was.
 pub fn why(record: &ExitRecord, spec: &Spec) -> String {
     let Outcome::NotStarted { code, failure } = &record.outcome else { return String::new() };
+    let told = told(*code, failure, spec.command.first().map_or(&[][..], Vec::as_slice));
+    let step = failure.step.as_str();
+    // Bound by us for the working directory's sake: told in the owner's words.
+    let bound = format!("volume source {}", spec.workdir.display());
+    if step == bound && !spec.volumes.iter().any(|volume| volume.source == spec.workdir) {
+        return told.replacen("volume source", "working directory", 1);
+    }
+    told
+}
+
+/// Why `program` was not executed, for a person.
+pub fn told(code: u8, failure: &Failure, program: &[u8]) -> String {
     let reason = match failure.errno {
         0 => String::new(),
         errno => Errno::from_raw(errno).desc().to_owned(),
     };
-    let program = String::from_utf8_lossy(spec.command.first().map_or(&[][..], Vec::as_slice)).into_owned();
     let step = failure.step.as_str();
     if step.starts_with("program ") {
+        let program = String::from_utf8_lossy(program);
         return match (code, failure.errno) {
             (127, 0 | libc::ENOENT) => format!("{program}: not found"),
             _ => format!("{program}: cannot be executed: {reason}"),
         };
-    }
-    // Bound by us for the working directory's sake: told in the owner's words.
-    let bound = format!("volume source {}", spec.workdir.display());
-    if step == bound && !spec.volumes.iter().any(|volume| volume.source == spec.workdir) {
-        return format!("working directory {}: {reason}", spec.workdir.display());
     }
     if reason.is_empty() { step.to_owned() } else { format!("{step}: {reason}") }
 }

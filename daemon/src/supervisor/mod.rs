@@ -8,6 +8,7 @@ mod task;
 mod view;
 
 pub use existing::Created;
+pub use launch::{environment, told};
 pub use task::Answer;
 pub use view::{View, wire_phase};
 
@@ -356,7 +357,8 @@ fn gone(id: WorkerId) -> Problem {
     Problem::new(Reason::NoSuchWorker, format!("worker {id} has been removed"))
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Problem> {
+/// Bits that nobody can guess.
+pub fn random<const N: usize>() -> Result<[u8; N], Problem> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
         .map_err(|error| Problem::new(Reason::Internal, format!("the kernel gave no random bytes: {error}")))?;

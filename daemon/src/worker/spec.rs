@@ -237,7 +237,7 @@ impl TryFrom<&wire::WorkerSpec> for Spec {
         query::external_id(&spec.external_id)?;
         Ok(Self {
             name: spec.name.parse()?,
-            command: command(spec)?,
+            command: command(&spec.command, &spec.env)?,
             network,
             publish,
             env: spec.env.iter().map(|word| variable(word)).collect::<Result<_, _>>()?,
@@ -268,15 +268,16 @@ pub fn grace(secs: u32) -> Result<Duration, SpecError> {
     if secs > GRACE_SECS_MAX { Err(SpecError::Grace(secs)) } else { Ok(Duration::from_secs(secs.into())) }
 }
 
-fn command(spec: &wire::WorkerSpec) -> Result<Vec<Vec<u8>>, SpecError> {
-    if spec.command.first().is_none_or(Vec::is_empty) {
+/// Program and arguments, in a size that they and the variables can be handed on in.
+pub fn command(command: &[Vec<u8>], env: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, SpecError> {
+    if command.first().is_none_or(Vec::is_empty) {
         return Err(SpecError::NoCommand);
     }
-    if spec.command.iter().any(|word| word.contains(&0)) {
+    if command.iter().any(|word| word.contains(&0)) {
         return Err(SpecError::Nul("the command"));
     }
-    let bytes: usize = spec.command.iter().chain(&spec.env).map(|word| word.len() + 1).sum();
-    if bytes > WORDS_BYTES_MAX { Err(SpecError::TooLarge(bytes)) } else { Ok(spec.command.clone()) }
+    let bytes: usize = command.iter().chain(env).map(|word| word.len() + 1).sum();
+    if bytes > WORDS_BYTES_MAX { Err(SpecError::TooLarge(bytes)) } else { Ok(command.to_vec()) }
 }
 
 fn network(name: &str) -> Result<Network, SpecError> {
@@ -287,7 +288,8 @@ fn network(name: &str) -> Result<Network, SpecError> {
     }
 }
 
-fn variable(word: &[u8]) -> Result<Vec<u8>, SpecError> {
+/// KEY=VALUE without NUL.
+pub fn variable(word: &[u8]) -> Result<Vec<u8>, SpecError> {
     if word.contains(&0) {
         return Err(SpecError::Nul("a variable"));
     }
@@ -297,7 +299,8 @@ fn variable(word: &[u8]) -> Result<Vec<u8>, SpecError> {
     }
 }
 
-fn path(what: &'static str, bytes: &[u8]) -> Result<PathBuf, SpecError> {
+/// An absolute path without `..` and NUL.
+pub fn path(what: &'static str, bytes: &[u8]) -> Result<PathBuf, SpecError> {
     use std::os::unix::ffi::OsStrExt;
     if bytes.contains(&0) {
         return Err(SpecError::Nul("a path"));

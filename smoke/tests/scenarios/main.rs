@@ -6,6 +6,7 @@ mod bad_input;
 mod cage;
 mod calls;
 mod exec;
+mod exec_terminal;
 mod exits;
 mod fifty_workers;
 mod find;
