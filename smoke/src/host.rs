@@ -207,6 +207,12 @@ fn spawn(name: &str, root: &Path, groups: &[PathBuf]) -> Result<Child> {
     command.args(["systemd-nspawn", "--quiet", "--boot", "--keep-unit", "--register=no", "--private-network"]);
     command.args(["--console=pipe", "--link-journal=no", "-D"]).arg(root);
     command.arg(format!("--bind-ro={}:{RELEASE}", release_folder()?.display()));
+    // Runtimes that are too large for the tree, where this machine has them.
+    for place in ["/usr/bin/node", "/usr/lib/jvm", "/etc/java-17-openjdk"] {
+        if Path::new(place).exists() {
+            command.arg(format!("--bind-ro={place}"));
+        }
+    }
     command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
     command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
     command.spawn().context("start systemd-nspawn (apt-get install systemd-container)")

@@ -16,6 +16,7 @@ mod leaks;
 mod life;
 mod main_job;
 mod power;
+mod runtimes;
 mod session;
 mod suspend;
 mod threats;

@@ -33,7 +33,9 @@ pub fn give_up_capabilities() -> Result<(), Halt> {
 }
 
 /// All that the shim keeps once the worker was forked: a cgroup namespace for a program that is started beside it
-/// takes CAP_SYS_ADMIN in the worker's user namespace (docs/decisions, "one capability").
+/// takes CAP_SYS_ADMIN in the worker's user namespace (docs/decisions, "one capability"). As long as the shim is
+/// permitted one that the worker is not, the kernel also lets no process of the same uid trace it, lower its priority
+/// or bind it to a CPU (cap_safe_nice, cap_ptrace_access_check).
 const KEPT: CapabilitySet = CapabilitySet::SYS_ADMIN;
 
 /// In the shim, for good: everything but [`KEPT`], and that does nothing until a child raises it.

@@ -2,14 +2,18 @@
 
 use crate::halt::{Halt, Step};
 use crate::root::{attach, clone_tree, terminals, tmpfs};
+use crate::sys;
 use crate::targets::Ours;
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MoveMountFlags, move_mount};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, move_mount};
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 const BOUND: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Whatever the host's `/dev` is mounted with.
+const DEVICE: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 const LINKS: &[(&str, &str)] = &[
     ("ptmx", "pts/ptmx"),
@@ -46,6 +50,7 @@ fn bind(dev: &OwnedFd, name: &str) -> Result<(), Halt> {
     let step = || format!("bind /dev/{name}");
     let path = CString::new(format!("/dev/{name}")).unwrap_or_default();
     let tree = clone_tree(CWD, &path, false).step(step())?;
+    sys::mount_setattr(tree.as_fd(), c"", false, DEVICE.bits().into(), libc::MS_PRIVATE).step(step())?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     rustix::fs::openat(dev, name, flags, Mode::from_raw_mode(0o666)).step(step())?;
     move_mount(&tree, c"", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step(step())

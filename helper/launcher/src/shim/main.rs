@@ -15,11 +15,14 @@ mod confine;
 mod devices;
 mod freeze;
 mod halt;
+mod hidden;
 mod life;
 mod log;
 mod meter;
+mod mounts;
 mod netlink;
 mod places;
+mod proc;
 mod root;
 mod session;
 mod session_flow;
@@ -31,11 +34,12 @@ mod watchers;
 mod worker;
 
 use halt::{Halt, Step};
+use hidden::Hidden;
 use holdfast_launcher::launch::{PACKET_BYTES_MAX, ShimWord, Wiring};
 use holdfast_launcher::orders::{self, Orders};
 use nix::sys::signal::SigSet;
 use places::Places;
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -103,16 +107,15 @@ struct Cage {
 }
 
 fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
-    let volumes = volumes::open(orders)?;
-    let (root, proc) = root::build(orders, places, volumes)?;
+    let host =
+        rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open the host's /proc")?;
+    let host = mounts::read(&host)?;
+    let hidden = Hidden::find(orders, &host)?;
+    let volumes = volumes::open(orders, &host, &hidden)?;
+    let cage = root::build(root::Parts { orders, places, volumes, hidden: &hidden })?;
     rustix::system::sethostname(orders.hostname.as_bytes()).step("sethostname")?;
-    let gid = rustix::process::getegid().as_raw();
-    for (knob, value) in [("ip_unprivileged_port_start", "0".to_owned()), ("ping_group_range", format!("{gid} {gid}"))]
-    {
-        std::fs::write(format!("/proc/sys/net/ipv4/{knob}"), value).step(knob)?;
-    }
     netlink::loopback_up()?;
-    Ok(Cage { workdir: root::workdir(&root, &orders.workdir)?, null: root::null(&root)?, proc })
+    Ok(cage)
 }
 
 fn read_orders(memfd: &OwnedFd) -> Result<Orders, Halt> {

@@ -3,12 +3,13 @@
 //! All by mount descriptors (fsopen, open_tree, move_mount): no path is walked twice, so none can be swapped in
 //! between.
 
-use crate::devices;
 use crate::halt::{CAGE, Halt, NOT_EXECUTABLE, Step};
+use crate::hidden::{Covers, Hidden};
 use crate::places::{Places, open_in};
 use crate::sys;
 use crate::targets::{self, Ours};
 use crate::volumes::Volumes;
+use crate::{Cage, devices, mounts, proc};
 use holdfast_launcher::orders::Orders;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -34,8 +35,20 @@ pub const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountA
 /// Where the new root stands until it becomes the root; no source of ours lies there.
 const BUILDING_SITE: &str = "/sys";
 
-/// Builds the root and moves into it. What is returned are the mounts of the root and of its own `/proc`.
-pub fn build(orders: &Orders, places: &Places, volumes: Volumes) -> Result<(OwnedFd, OwnedFd), Halt> {
+/// What the new root is made of.
+pub struct Parts<'a> {
+    /// The worker's.
+    pub orders: &'a Orders,
+    /// Of the hosts file.
+    pub places: &'a Places,
+    /// In their order.
+    pub volumes: Volumes,
+    /// Covered in the end.
+    pub hidden: &'a Hidden,
+}
+
+/// Builds the root and moves into it.
+pub fn build(parts: Parts<'_>) -> Result<Cage, Halt> {
     sys::mount_setattr(CWD, c"/", true, 0, libc::MS_PRIVATE).step("private mounts")?;
     let root = tmpfs(&[("mode", "0755"), ("size", "4m")]).step("tmpfs /")?;
     move_mount(&root, c"", CWD, BUILDING_SITE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount /")?;
@@ -44,24 +57,28 @@ pub fn build(orders: &Orders, places: &Places, volumes: Volumes) -> Result<(Owne
     bind_host(&root)?;
     own_directories(&root, &mut ours)?;
     devices::make(&root, &mut ours)?;
-    let proc = filesystem("proc", &[], MountAttrFlags::MOUNT_ATTR_NOEXEC).step("new /proc")?;
+    // Before any volume: these are ours, whatever is mounted over them later.
+    let null = open_in(&root, Path::new("dev/null"), OFlags::RDWR).step("open /dev/null")?;
+    let covers = Covers {
+        directory: open_in(&root, Path::new("sys"), OFlags::PATH).step("open /sys")?,
+        file: open_in(&root, Path::new("dev/null"), OFlags::PATH).step("open /dev/null")?,
+    };
+    let proc = proc::new()?;
     attach(&proc, &root, Path::new("proc")).step("mount /proc")?;
-    name_files(orders, places, &root, &ours)?;
-    volumes.mount(&root, &ours)?;
+    let hosts = name_files(parts.orders, parts.places, &root, &ours)?;
+    parts.volumes.mount(&root, &proc, &ours)?;
     enter(&root)?;
+    parts.hidden.cover(&root, &mounts::read(&proc)?, hosts, &covers)?;
+    proc::set_up(&proc)?;
+    proc::close(&proc, &covers)?;
     sys::mount_setattr(root.as_fd(), c"", false, MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0)
         .step("read-only /")?;
-    Ok((root, proc))
+    Ok(Cage { workdir: workdir(&root, &parts.orders.workdir)?, null, proc })
 }
 
 /// The working directory inside, which must be one.
-pub fn workdir(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Halt> {
+fn workdir(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Halt> {
     open_in(root, path, OFlags::PATH | OFlags::DIRECTORY).named(format!("working directory {}", path.display()))
-}
-
-/// `/dev/null` inside, for the worker's standard input.
-pub fn null(root: &OwnedFd) -> Result<OwnedFd, Halt> {
-    open_in(root, Path::new("dev/null"), OFlags::RDWR).step("open /dev/null")
 }
 
 /// A new tmpfs, not attached yet.
@@ -176,8 +193,8 @@ fn own_directories(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {
     Ok(())
 }
 
-/// `/etc/hosts` and `/etc/resolv.conf`.
-fn name_files(orders: &Orders, places: &Places, root: &OwnedFd, ours: &Ours) -> Result<(), Halt> {
+/// `/etc/hosts` and `/etc/resolv.conf`; answers with the mount of the first, which lies in a hidden directory.
+fn name_files(orders: &Orders, places: &Places, root: &OwnedFd, ours: &Ours) -> Result<u64, Halt> {
     let read_only = PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
     let hosts = clone_tree(&places.hosts, c"", false).step("bind the hosts file")?;
     sys::mount_setattr(hosts.as_fd(), c"", false, read_only.bits().into(), libc::MS_PRIVATE)
@@ -186,6 +203,7 @@ fn name_files(orders: &Orders, places: &Places, root: &OwnedFd, ours: &Ours) -> 
         Ok(()) | Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno).step("mount /etc/hosts"),
     }
+    let hosts = mounts::id(&hosts).step("bind the hosts file")?;
     const MADE: &str = ".resolv.conf";
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(root, MADE, flags, Mode::from_raw_mode(0o644)).step("make resolv.conf")?;
@@ -195,13 +213,14 @@ fn name_files(orders: &Orders, places: &Places, root: &OwnedFd, ours: &Ours) -> 
     let target = match open_in(root, Path::new("etc/resolv.conf"), OFlags::PATH) {
         Err(Errno::NOENT) => match resolv_conf_link(root) {
             Some(link) => targets::make(root, &link, false, ours).step("make the target of /etc/resolv.conf")?,
-            None => return Ok(()),
+            None => return Ok(hosts),
         },
         other => other.step("open /etc/resolv.conf")?,
     };
     attach_on(&tree, &target).step("mount /etc/resolv.conf")?;
     // Not before: the kernel attaches nothing that is unlinked.
-    rustix::fs::unlinkat(root, MADE, AtFlags::empty()).step("hide resolv.conf")
+    rustix::fs::unlinkat(root, MADE, AtFlags::empty()).step("hide resolv.conf")?;
+    Ok(hosts)
 }
 
 /// Where a dangling `/etc/resolv.conf` points to (systemd-resolved's into /run, which is the worker's own).

@@ -1,123 +1,75 @@
-//! Volumes and what must stay hidden: opened while the host's tree is there, mounted inside.
+//! Volumes: their sources are opened once while the host's tree is there, and mounted inside by descriptor.
+//!
+//! A symlink in a source is followed, as the owner's own shell would, by the kernel and once; what was opened then is
+//! what is mounted, whatever the path comes to mean.
 
 use crate::halt::{Halt, Step};
-use crate::places::open_in;
-use crate::root::{PLAIN, attach_on, clone_tree, refused, tmpfs};
+use crate::hidden::Hidden;
+use crate::mounts::{self, Mount};
+use crate::root::{PLAIN, attach_on, clone_tree, refused};
 use crate::sys;
 use crate::targets::{self, Ours};
 use holdfast_launcher::orders::{Orders, Volume};
-use rustix::fs::{FileType, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::MountAttrFlags;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// The volumes of one worker, and the directories that none of them may show.
-pub struct Volumes {
-    volumes: Vec<Opened>,
-    hidden: Vec<Hidden>,
-}
+/// The volumes of one worker.
+pub struct Volumes(Vec<Opened>);
 
 struct Opened {
     /// The mounts at the source, detached.
     tree: OwnedFd,
-    /// Where the source really is, symlinks resolved by the kernel.
-    source: PathBuf,
     target: PathBuf,
     directory: bool,
 }
 
-struct Hidden {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
 /// Opens every source once; from here on no path of it is walked again.
-pub fn open(orders: &Orders) -> Result<Volumes, Halt> {
-    let hidden = orders.hidden.iter().filter_map(|path| hide(path).transpose()).collect::<Result<Vec<_>, _>>()?;
-    let volumes = orders.volumes.iter().map(|volume| open_one(volume, &hidden)).collect::<Result<_, _>>()?;
-    Ok(Volumes { volumes, hidden })
+pub fn open(orders: &Orders, host: &[Mount], hidden: &Hidden) -> Result<Volumes, Halt> {
+    orders.volumes.iter().map(|volume| open_one(volume, host, hidden)).collect::<Result<_, _>>().map(Volumes)
 }
 
 impl Volumes {
-    /// Mounts the volumes in their order, then covers what is hidden wherever it shows.
-    pub fn mount(self, root: &OwnedFd, ours: &Ours) -> Result<(), Halt> {
-        for volume in &self.volumes {
+    /// Mounts the volumes in their order; never on what is `proc`'s.
+    pub fn mount(self, root: &OwnedFd, proc: &OwnedFd, ours: &Ours) -> Result<(), Halt> {
+        let proc = rustix::fs::fstat(proc).step("stat /proc")?.st_dev;
+        for volume in self.0 {
             let step = || format!("volume target {}", volume.target.display());
             let target = targets::make(root, &volume.target, volume.directory, ours).named(step())?;
-            attach_on(&volume.tree, &target).named(step())?;
-        }
-        for hidden in &self.hidden {
-            let inside = self.volumes.iter().filter_map(|volume| {
-                let below = hidden.path.strip_prefix(&volume.source).ok()?;
-                Some(volume.target.join(below))
-            });
-            for path in std::iter::once(hidden.path.clone()).chain(inside) {
-                cover(root, &path, hidden.identity)?;
+            // By another volume's symlink it may have come anywhere inside.
+            if rustix::fs::fstat(&target).step(step())?.st_dev == proc {
+                return Err(not_there(&volume.target));
             }
+            attach_on(&volume.tree, &target).named(step())?;
         }
         Ok(())
     }
 }
 
-fn open_one(volume: &Volume, hidden: &[Hidden]) -> Result<Opened, Halt> {
+/// A source as the owner means it, by a descriptor. No magic link of /proc: those name what this process has open.
+pub fn open_source(path: &Path, step: String) -> Result<OwnedFd, Halt> {
+    rustix::fs::openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+        .named(step)
+}
+
+fn open_one(volume: &Volume, host: &[Mount], hidden: &Hidden) -> Result<Opened, Halt> {
     let step = || format!("volume source {}", volume.source.display());
-    let fd = rustix::fs::open(&volume.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).named(step())?;
-    let source = real_path(&fd).step(step())?;
-    if let Some(hidden) = hidden.iter().find(|hidden| source.starts_with(&hidden.path)) {
-        return Err(refused(format!(
-            "volume source {}: {} is not for workers",
-            source.display(),
-            hidden.path.display()
-        )));
-    }
+    let fd = open_source(&volume.source, step())?;
+    let (place, source) = mounts::place(host, &fd).step(step())?;
+    hidden.must_not_hold("volume source", &place, &source)?;
     let target = targets::normal(&volume.target).unwrap_or_else(|| PathBuf::from("/"));
     if target == Path::new("/") || target.starts_with("/proc") {
-        return Err(refused(format!("volume target {}: not the root and not in /proc", volume.target.display())));
+        return Err(not_there(&volume.target));
     }
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd).step(step())?.st_mode);
     let tree = clone_tree(&fd, c"", true).step(step())?;
     let mut attributes = PLAIN;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, volume.read_only);
     sys::mount_setattr(tree.as_fd(), c"", true, attributes.bits().into(), libc::MS_PRIVATE).step(step())?;
-    Ok(Opened { tree, source, target, directory: kind == FileType::Directory })
+    Ok(Opened { tree, target, directory: kind == FileType::Directory })
 }
 
-/// A directory to hide, if there is one.
-fn hide(path: &Path) -> Result<Option<Hidden>, Halt> {
-    let step = || format!("hidden directory {}", path.display());
-    match rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        other => {
-            let fd = other.step(step())?;
-            Ok(Some(Hidden { path: real_path(&fd).step(step())?, identity: identity(&fd).step(step())? }))
-        }
-    }
-}
-
-/// Mounts an empty read-only directory over `path` if what shows there is the hidden directory.
-fn cover(root: &OwnedFd, path: &Path, hidden: (u64, u64)) -> Result<(), Halt> {
-    let step = || format!("hide {}", path.display());
-    let shown = match open_in(root, path, OFlags::PATH | OFlags::DIRECTORY) {
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-        other => other.step(step())?,
-    };
-    if identity(&shown).step(step())? != hidden {
-        return Ok(());
-    }
-    let cover = tmpfs(&[("mode", "0555"), ("size", "4k")]).step(step())?;
-    attach_on(&cover, &shown).step(step())?;
-    sys::mount_setattr(cover.as_fd(), c"", false, MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0).step(step())
-}
-
-fn identity(fd: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
-    let stat = rustix::fs::fstat(fd)?;
-    Ok((stat.st_dev, stat.st_ino))
-}
-
-/// Where an open file is now (proc(5), /proc/pid/fd).
-fn real_path(fd: &OwnedFd) -> rustix::io::Result<PathBuf> {
-    use std::os::unix::ffi::OsStringExt;
-    let link = rustix::fs::readlink(format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
-    Ok(PathBuf::from(std::ffi::OsString::from_vec(link.into_bytes())))
+fn not_there(target: &Path) -> Halt {
+    refused(format!("volume target {}: not the root and not in /proc", target.display()))
 }

@@ -5,6 +5,7 @@ mod callers;
 mod inside;
 mod links;
 mod root;
+mod shim;
 
 use anyhow::ensure;
 use holdfast_smoke::{Result, User};
