@@ -49,6 +49,8 @@ pub enum Command {
     Ps(query::PsArgs),
     /// Show what a worker wrote
     Logs(LogsArgs),
+    /// Show what happened to workers and networks, and what happens
+    Events(query::EventsArgs),
     /// Show everything about a worker
     Inspect(InspectArgs),
     /// Start workers that are not live

@@ -106,7 +106,7 @@ pub fn code_of_exec(error: &anyhow::Error) -> u8 {
 fn of_reason(reason: Reason) -> u8 {
     match reason {
         Reason::Invalid => USAGE,
-        Reason::NoSuchWorker => NO_SUCH,
+        Reason::NoSuchWorker | Reason::CursorGone => NO_SUCH,
         Reason::NameTaken
         | Reason::WrongPhase
         | Reason::Rules
@@ -167,6 +167,7 @@ mod tests {
             (Reason::CannotExecute, 1, 126),
             (Reason::NotFound, 1, 127),
             (Reason::Internal, 1, 125),
+            (Reason::CursorGone, 4, 125),
         ];
         for (reason, verb, run) in expected {
             let error = problem(reason);

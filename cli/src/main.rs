@@ -11,6 +11,7 @@ mod doctor;
 mod exec;
 mod exit;
 mod install;
+mod moment;
 mod out;
 mod session;
 mod sink;

@@ -1,5 +1,6 @@
 //! What people and scripts are shown: from the daemon's answers to JSON, rows and sentences. Pure.
 
+pub mod event;
 pub mod json;
 pub mod template;
 pub mod time;

@@ -45,3 +45,21 @@ fn prune_without_a_terminal_needs_yes() {
     let went: serde_json::Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!((went["bytes"].clone(), went["removed"][0]["name"].clone()), (2048.into(), "job".into()));
 }
+
+#[test]
+fn events_go_on_after_the_last_cursor_when_the_daemon_goes_away() {
+    let daemon = daemon();
+    let done = daemon.run(&["events", "-f", "--filter", "kind=started"]);
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    let names: Vec<&str> = done.out.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(names, ["w8", "w9", "w10"]);
+    let filters = r#"["kind=started"] false"#;
+    let asked: Vec<String> =
+        ["None", "Some(8)", "Some(9)"].map(|cursor| format!("events cursor={cursor} follow=true {filters}")).into();
+    assert_eq!(daemon.asked(), asked);
+    let done = daemon.run(&["events", "--cursor", "9", "--since", "10m", "--json"]);
+    let event: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!((event["cursor"].clone(), event["name"].clone()), (10.into(), "w10".into()));
+    assert_eq!(daemon.asked().last().unwrap(), "events cursor=Some(9) follow=false [] true");
+    assert_eq!(daemon.run(&["events", "--since", "yesterday"]).code, Some(2));
+}

@@ -1,5 +1,6 @@
 //! The owner's contract, one function a call: who, what, ask the worker, answer.
 
+mod events;
 mod programs;
 mod prune;
 mod tell;
@@ -8,7 +9,8 @@ use crate::output::{self, Reader};
 use crate::peer::Peer;
 use crate::stats;
 use crate::supervisor::{Ask, Shared, grace_of, invalid};
-use crate::worker::query::Filter;
+use crate::worker::events::Wanted;
+use crate::worker::query::{Filter, FilterError};
 use crate::worker::spec;
 use holdfast_proto::daemon::daemon_server::{Daemon, DaemonServer};
 use holdfast_proto::daemon::*;
@@ -64,6 +66,7 @@ impl Daemon for Service {
     async fn exec(&self, request: Request<Streaming<ExecInput>>) -> Answered<Self::ExecStream> {
         Ok(Response::new(crate::exec::exec(self.shared.clone(), request.into_inner()).await?))
     }
+    type EventsStream = ReceiverStream<Result<EventsReply, Status>>;
 
     async fn run(&self, request: Request<RunRequest>) -> Answered<Self::RunStream> {
         let request = request.into_inner();
@@ -209,6 +212,16 @@ impl Daemon for Service {
         Ok(Response::new(StatsReply { workers: stats::of(&self.shared, entries).await }))
     }
 
+    async fn events(&self, request: Request<EventsRequest>) -> Answered<Self::EventsStream> {
+        let request = request.into_inner();
+        let wanted = Wanted::parse(&request.filters, request.since, request.until).map_err(refused_filter)?;
+        let following = events::Following::after(&self.shared, request.cursor, request.follow, wanted).await?;
+        let (events, stream) = mpsc::channel(STREAM_EVENTS_MAX);
+        // An error is a caller who has gone.
+        tokio::spawn(async move { drop(following.tell(&events).await) });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
     async fn status(&self, _request: Request<StatusRequest>) -> Answered<StatusReply> {
         let views: Vec<_> = self.shared.entries().into_iter().map(|entry| entry.view()).collect();
         let live = views.iter().filter(|view| view.phase.is_live()).count();
@@ -226,5 +239,9 @@ impl Daemon for Service {
 }
 
 fn filter(given: &[String]) -> Result<Filter, Problem> {
-    Filter::parse(given.iter().map(String::as_str)).map_err(|error| Problem::new(Reason::Invalid, error.to_string()))
+    Filter::parse(given.iter().map(String::as_str)).map_err(refused_filter)
+}
+
+fn refused_filter(error: FilterError) -> Problem {
+    Problem::new(Reason::Invalid, error.to_string())
 }

@@ -56,6 +56,7 @@ impl From<Problem> for Status {
             Reason::PortInUse => Code::Aborted,
             Reason::Unavailable => Code::Unavailable,
             Reason::Deadline => Code::DeadlineExceeded,
+            Reason::CursorGone => Code::OutOfRange,
         };
         let details = problem.encode_to_vec();
         Status::with_details(code, problem.message, details.into())

@@ -1,5 +1,6 @@
-//! What was typed after the verbs that look for workers: `ps`, `prune`.
+//! What was typed after the verbs that look for workers: `ps`, `prune`, `events`.
 
+use crate::moment::Moment;
 use crate::view::template::Template;
 use clap::Args;
 
@@ -55,6 +56,40 @@ pub struct PruneArgs {
     #[arg(short, long, visible_short_alias = 'f')]
     pub yes: bool,
     /// What went, as a JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  holdfast events                       what is kept, oldest first
+  holdfast events -f                    from now on, until Ctrl-C
+  holdfast events -f --since 10m --filter label=app=shop --filter kind=failed
+  holdfast events -f --cursor 1734 --json | while read -r event; do ...; done
+
+Each event has a cursor; --cursor N goes on after it, and misses nothing and repeats nothing, whatever was restarted
+meanwhile. The newest 100,000 events are kept.
+Kinds: created, started, exited, restarting, suspended, resumed, stopped, failed, removed, network-created,
+network-removed. Other filters are those of `holdfast ps --help`, but for phase.")]
+pub struct EventsArgs {
+    /// Go on with what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events of this time or later: 10m (ago), 2026-11-21T15:30:00Z
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub since: Option<Moment>,
+    /// Only events before this time
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub until: Option<Moment>,
+    /// Only events after this one; 0: from the oldest that is kept
+    #[arg(long, value_name = "N")]
+    pub cursor: Option<u64>,
+    /// Only events that are so: KEY=VALUE, repeatable
+    #[arg(long = "filter", value_name = "KEY=VALUE")]
+    pub filters: Vec<String>,
+    /// One JSON object a line
     #[arg(long)]
     pub json: bool,
 }

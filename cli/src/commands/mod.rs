@@ -2,6 +2,7 @@
 
 pub mod completion;
 pub mod doctor;
+pub mod events;
 pub mod exec;
 pub mod inspect;
 pub mod list;
@@ -32,6 +33,7 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Ps(args) => list::ps(&args, &caller()?),
         Command::Port(args) => list::port(&args, &caller()?),
         Command::Logs(args) => logs::run(&args, &caller()?),
+        Command::Events(args) => events::run(&args, &caller()?),
         Command::Inspect(args) => inspect::run(&args, &caller()?),
         Command::Start(args) => several::start(args, &caller()?),
         Command::Stop(args) => several::stop(args, &caller()?),

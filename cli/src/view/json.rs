@@ -32,8 +32,10 @@ pub struct WorkerJson {
 /// `{"code":N}` or `{"signal":N}`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum ExitJson {
+pub enum ExitJson {
+    /// It ended by itself.
     Code(u32),
+    /// This signal ended it.
     Signal(u32),
 }
 
@@ -253,7 +255,8 @@ pub fn programs(reply: &StatusReply) -> Vec<ProgramJson> {
     std::iter::once(daemon).chain(reply.programs.iter().map(other)).collect()
 }
 
-fn exit(exit: &Exit) -> Option<ExitJson> {
+/// How a generation ended; none where nobody knows.
+pub fn exit(exit: &Exit) -> Option<ExitJson> {
     exit.how.as_ref().map(|how| match how {
         How::Code(code) => ExitJson::Code(*code),
         How::Signal(signal) => ExitJson::Signal(*signal),

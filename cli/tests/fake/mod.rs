@@ -179,6 +179,7 @@ impl Daemon for Fake {
         self.note("exec");
         Err(Problem::new(Reason::NoSuchWorker, "there is no such worker").into())
     }
+    type EventsStream = Stream<EventsReply>;
 
     async fn run(&self, request: Request<RunRequest>) -> Reply<Self::RunStream> {
         let request = request.into_inner();
@@ -352,6 +353,31 @@ impl Daemon for Fake {
             return Err(Problem::new(Reason::NoSuchWorker, "there is no such worker").into());
         }
         Ok(Response::new(StatsReply { workers }))
+    }
+
+    async fn events(&self, request: Request<EventsRequest>) -> Reply<Self::EventsStream> {
+        let request = request.into_inner();
+        let EventsRequest { cursor, follow, filters, .. } = request.clone();
+        self.note(format!("events cursor={cursor:?} follow={follow} {filters:?} {}", request.since > 0));
+        let (events, stream) = mpsc::channel(8);
+        tokio::spawn(async move {
+            let begins = cursor.unwrap_or(7);
+            let event = |number: u64| holdfast_proto::daemon::Event {
+                kind: EventKind::Started.into(),
+                name: format!("w{number}"),
+                time: 1_700_000_000_000_000_000,
+                ..Default::default()
+            };
+            let _ = events.send(Ok(EventsReply { cursor: begins, event: None })).await;
+            for number in begins + 1..=10 {
+                let _ = events.send(Ok(EventsReply { cursor: number, event: Some(event(number)) })).await;
+                if follow && number < 10 {
+                    let _ = events.send(Err(Status::unavailable("transport"))).await;
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Reply<StatusReply> {

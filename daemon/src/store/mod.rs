@@ -3,9 +3,11 @@
 //! SQLite in WAL mode, written by one thread. A commit is in the file when [`Store::commit`] answers;
 //! it is not waited for on the disk (docs/decisions/0001-store-synchronous-normal.md).
 
+mod events;
 mod rows;
 mod schema;
 
+pub use events::{EventRow, Page};
 pub use rows::{Change, EndRow, HistoryRow, WorkerRow};
 pub use schema::check_migrations;
 
@@ -13,7 +15,7 @@ use holdfast_proto::words::{Epoch, WorkerId};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Orders that may wait for the writer; more make their callers wait.
 const QUEUE_MAX: usize = 256;
@@ -76,12 +78,15 @@ pub struct Opened {
     pub workers: Vec<WorkerRow>,
     /// For each worker of `workers` that has one: how its last generation that ended did.
     pub ends: Vec<EndRow>,
+    /// Cursor of the newest event; 0: there was none yet.
+    pub newest_event: u64,
 }
 
 /// The way to the writer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     orders: mpsc::SyncSender<Order>,
+    newest_event: watch::Receiver<u64>,
 }
 
 /// The writer's thread, not yet open: made before the seccomp filter, which allows no new thread.
@@ -94,14 +99,16 @@ enum Order {
     Open { path: PathBuf, boot_id: String, answer: mpsc::SyncSender<Result<Opened, StoreError>> },
     Commit { changes: Vec<Change>, answer: Option<oneshot::Sender<Result<(), StoreError>>> },
     Remove { paths: Vec<PathBuf> },
+    Events { after: u64, answer: oneshot::Sender<Result<Page, StoreError>> },
     History { worker: WorkerId, answer: oneshot::Sender<Result<Vec<HistoryRow>, StoreError>> },
 }
 
 /// Starts the writer's thread; it waits for [`Idle::open`].
 pub fn start() -> std::io::Result<Idle> {
     let (orders, inbox) = mpsc::sync_channel(QUEUE_MAX);
-    std::thread::Builder::new().name("store".into()).spawn(move || write_all(&inbox))?;
-    Ok(Idle { store: Store { orders } })
+    let (newest, newest_event) = watch::channel(0);
+    std::thread::Builder::new().name("store".into()).spawn(move || write_all(&inbox, &newest))?;
+    Ok(Idle { store: Store { orders, newest_event } })
 }
 
 impl Idle {
@@ -142,6 +149,18 @@ impl Store {
         answered.await.map_err(|_| StoreError::Gone)?
     }
 
+    /// The events after a cursor, oldest first: as many as fit one page.
+    pub async fn events(&self, after: u64) -> Result<Page, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Order::Events { after, answer }).await?;
+        answered.await.map_err(|_| StoreError::Gone)?
+    }
+
+    /// The cursor of the newest event that is on record; changes as events come.
+    pub fn newest_event(&self) -> watch::Receiver<u64> {
+        self.newest_event.clone()
+    }
+
     async fn send(&self, mut order: Order) -> Result<(), StoreError> {
         loop {
             match self.orders.try_send(order) {
@@ -156,24 +175,29 @@ impl Store {
 }
 
 /// The writer's whole life. Ends when every [`Store`] is gone.
-fn write_all(inbox: &mpsc::Receiver<Order>) {
+fn write_all(inbox: &mpsc::Receiver<Order>, newest: &watch::Sender<u64>) {
     let mut database: Option<Connection> = None;
     while let Ok(order) = inbox.recv() {
         match order {
             Order::Open { path, boot_id, answer } => {
                 let opened = open(&path, &boot_id).map(|(connection, opened)| {
+                    newest.send_replace(opened.newest_event);
                     database = Some(connection);
                     opened
                 });
                 drop(answer.send(opened));
             }
             Order::Commit { changes, answer } => {
-                let outcome = database.as_mut().ok_or(StoreError::Gone).and_then(|db| commit(db, &changes));
+                let outcome = database.as_mut().ok_or(StoreError::Gone).and_then(|db| commit(db, &changes, newest));
                 match (answer, outcome) {
                     (Some(answer), outcome) => drop(answer.send(outcome)),
                     (None, Ok(())) => {}
                     (None, Err(error)) => tracing::error!(%error, "a change was not recorded"),
                 }
+            }
+            Order::Events { after, answer } => {
+                let outcome = database.as_ref().ok_or(StoreError::Gone).and_then(|db| events::page(db, after));
+                drop(answer.send(outcome));
             }
             Order::Remove { paths } => paths.iter().for_each(|path| remove(path)),
             Order::History { worker, answer } => {
@@ -205,15 +229,22 @@ fn open(path: &Path, boot_id: &str) -> Result<(Connection, Opened), StoreError> 
     transaction.commit()?;
     let workers = rows::workers(&connection, path)?;
     let ends = rows::last_ends(&connection)?;
-    Ok((connection, Opened { epoch, last_boot, workers, ends }))
+    let newest_event = events::newest(&connection)?;
+    Ok((connection, Opened { epoch, last_boot, workers, ends, newest_event }))
 }
 
-fn commit(connection: &mut Connection, changes: &[Change]) -> Result<(), StoreError> {
+fn commit(connection: &mut Connection, changes: &[Change], newest: &watch::Sender<u64>) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;
+    let mut last_event = None;
     for change in changes {
-        rows::apply(&transaction, change)?;
+        last_event = rows::apply(&transaction, change)?.or(last_event);
     }
-    Ok(transaction.commit()?)
+    transaction.commit()?;
+    // Told only now: who follows reads what is on record.
+    if let Some(cursor) = last_event {
+        newest.send_replace(cursor);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Rows of the database, and the statements that write and read them.
 
-use super::StoreError;
+use super::{EventRow, StoreError};
 use crate::worker::{End, Goal, Phase, RestartPolicy, Timestamp, Worker};
 use holdfast_proto::daemon as wire;
 use holdfast_proto::words::{Epoch, Generation, WorkerId};
@@ -86,6 +86,8 @@ pub enum Change {
     Note(HistoryRow),
     /// Forgets a worker with its history.
     Delete(WorkerId),
+    /// Adds to what happened, with the next cursor.
+    Event(Box<EventRow>),
 }
 
 /// Raises the epoch and notes the boot; answers with the new epoch and the boot noted before.
@@ -103,17 +105,18 @@ pub fn next_epoch(transaction: &Transaction<'_>, boot_id: &str) -> Result<(Epoch
     Ok((Epoch(epoch as u64), last_boot))
 }
 
-/// Writes one change.
-pub fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), StoreError> {
+/// Writes one change; answers with the cursor where it is an event.
+pub fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<Option<u64>, StoreError> {
     match change {
-        Change::Put(row) => put(transaction, row),
-        Change::End(row) => end(transaction, row),
-        Change::Note(row) => note(transaction, row),
+        Change::Put(row) => put(transaction, row)?,
+        Change::End(row) => end(transaction, row)?,
+        Change::Note(row) => note(transaction, row)?,
         Change::Delete(id) => {
             transaction.prepare_cached("DELETE FROM workers WHERE id = ?1")?.execute([id.to_string()])?;
-            Ok(())
         }
+        Change::Event(event) => return super::events::insert(transaction, event).map(Some),
     }
+    Ok(None)
 }
 
 fn put(transaction: &Transaction<'_>, row: &WorkerRow) -> Result<(), StoreError> {

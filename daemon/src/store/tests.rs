@@ -214,3 +214,47 @@ impl Drop for SmallDisk {
         assert!(unmount.unwrap().success());
     }
 }
+
+fn event(name: &str) -> Change {
+    Change::Event(Box::new(EventRow::network(wire::EventKind::NetworkCreated, name, 5)))
+}
+
+#[tokio::test]
+async fn events_have_rising_cursors_that_no_restart_gives_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let (store, before) = opened(&path).unwrap();
+    assert_eq!(before.newest_event, 0);
+    let mut newest = store.newest_event();
+    store.commit(vec![event("a"), Change::Put(Box::new(row(1, "web"))), event("b")]).await.unwrap();
+    assert!(newest.has_changed().unwrap());
+    assert_eq!(*newest.borrow_and_update(), 2);
+    // A change that is refused takes its event with it, and gives no cursor away.
+    let refused = store.commit(vec![event("c"), Change::Put(Box::new(row(2, "web")))]).await;
+    assert!(refused.is_err() && !newest.has_changed().unwrap());
+    let page = store.events(1).await.unwrap();
+    assert_eq!((page.oldest, page.newest, page.events.len()), (Some(1), 2, 1));
+    assert_eq!((page.events[0].0, page.events[0].1.name.as_str()), (2, "b"));
+    drop(store);
+    rusqlite::Connection::open(&path).unwrap().execute("DELETE FROM events", []).unwrap();
+    let (store, opened) = opened(&path).unwrap();
+    assert_eq!((opened.newest_event, *store.newest_event().borrow()), (2, 2));
+    store.commit(vec![event("d")]).await.unwrap();
+    let page = store.events(0).await.unwrap();
+    assert_eq!((page.oldest, page.newest, page.events[0].0), (Some(3), 3, 3));
+    assert_eq!(store.events(u64::MAX).await.unwrap().events, []);
+}
+
+#[tokio::test]
+async fn the_oldest_events_go_when_there_are_too_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = opened(&dir.path().join("db")).unwrap();
+    let kept = super::events::EVENTS_KEPT;
+    for _ in 0..(kept + 1000) / 1000 {
+        store.commit((0..1000).map(|_| event("x")).collect()).await.unwrap();
+    }
+    let page = store.events(0).await.unwrap();
+    let (oldest, newest) = (page.oldest.unwrap(), page.newest);
+    assert!(newest > kept && newest - oldest < kept + 256 && newest - oldest >= kept - 1, "{oldest} {newest}");
+    assert_eq!(page.events.len(), super::events::PAGE_EVENTS as usize);
+}

@@ -83,7 +83,8 @@ pub fn wire_phase(phase: Phase) -> wire::Phase {
     }
 }
 
-fn exit(end: &EndRow) -> wire::Exit {
+/// How a generation ended, on the wire.
+pub fn exit(end: &EndRow) -> wire::Exit {
     use wire::exit::How;
     let how = match end.end {
         End::Code(code) | End::NotStarted(code) => Some(How::Code(code.into())),

@@ -11,12 +11,14 @@ pub const LABELS_MAX: usize = 64;
 pub const LABEL_KEY_BYTES_MAX: usize = 63;
 /// Longest value of a label.
 pub const LABEL_VALUE_BYTES_MAX: usize = 256;
+/// Most bytes of all keys and values of one worker: they go into each of its events.
+pub const LABELS_BYTES_MAX: usize = 8 * 1024;
 /// Longest external id.
 pub const EXTERNAL_ID_BYTES_MAX: usize = 128;
 /// Most filters of one question.
 pub const FILTERS_MAX: usize = 64;
 /// Keys of a filter, as its refusal names them.
-const KEYS: &str = "label, name, id, external-id, phase and network";
+const KEYS: &str = "label, name, id, external-id, network, phase (for events: kind)";
 
 /// Why a label or an external id was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +26,9 @@ pub enum MarkError {
     /// Too many.
     #[error("{0} labels are given; at most {LABELS_MAX} are allowed")]
     Labels(usize),
+    /// Too much of them.
+    #[error("the labels take {0} bytes; at most {LABELS_BYTES_MAX} are allowed")]
+    Large(usize),
     /// A key that no label has.
     #[error(
         "bad label {0:?}: use KEY=VALUE with a KEY of 1 to {LABEL_KEY_BYTES_MAX} letters, digits, '.', '_', '/', '-', \
@@ -45,6 +50,10 @@ pub enum MarkError {
 pub fn labels(labels: &HashMap<String, String>) -> Result<(), MarkError> {
     if labels.len() > LABELS_MAX {
         return Err(MarkError::Labels(labels.len()));
+    }
+    let bytes = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > LABELS_BYTES_MAX && labels.len() > 1 {
+        return Err(MarkError::Large(bytes));
     }
     for (key, value) in labels {
         label_key(key)?;
@@ -86,6 +95,17 @@ pub enum FilterError {
         /// All of them.
         known: String,
     },
+    /// No kind of event of that name.
+    #[error("bad filter: there is no kind of event {given:?}; kinds are {known}")]
+    Kind {
+        /// What was given.
+        given: String,
+        /// All of them.
+        known: String,
+    },
+    /// Events have no phase.
+    #[error("bad filter: events are filtered by kind (as kind=failed), not by phase")]
+    Phases,
     /// Nothing after the `=`, or nothing that could ever match.
     #[error("bad filter {0:?}: its value is empty, too long, or nothing that a worker could have")]
     Value(String),

@@ -97,7 +97,7 @@ fn what_is_no_filter_is_refused_with_those_that_are_known() {
         let error = filter(&[bad]).expect_err(bad).to_string();
         assert!(error.len() < 400, "{error}");
     }
-    assert!(filter(&["nosuch=1"]).unwrap_err().to_string().contains("external-id, phase and network"));
+    assert!(filter(&["nosuch=1"]).unwrap_err().to_string().contains("external-id, network, phase"));
     assert!(filter(&["phase=nosuch"]).unwrap_err().to_string().contains("created, starting, running"));
     assert_eq!(filter(&["name=a"; FILTERS_MAX + 1]), Err(FilterError::TooMany(FILTERS_MAX + 1)));
 }

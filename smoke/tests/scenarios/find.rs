@@ -45,7 +45,7 @@ fn what_is_no_filter_format_or_label_is_refused_by_name() -> Result {
         let census = Census::take(host)?;
         let huge = "x".repeat(4096);
         for (filter, word) in [
-            ("color=red", "external-id, phase and network"),
+            ("color=red", "external-id, network, phase"),
             ("phase=Running", "created, starting, running"),
             ("label", "label=app=web"),
             ("name=../../etc", "../../etc"),

@@ -5,6 +5,7 @@
 mod bad_input;
 mod cage;
 mod calls;
+mod events;
 mod exec;
 mod exec_terminal;
 mod exits;

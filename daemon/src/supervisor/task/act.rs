@@ -1,13 +1,16 @@
 //! The heart of a worker's loop: decide, put on record, act.
 
 use super::super::launch::{Launch, Launched};
+use super::super::view::exit;
 use super::super::{not_recorded, now, random};
 use super::Task;
-use crate::store::{Change, EndRow, HistoryRow, WorkerRow};
+use crate::store::{Change, EndRow, EventRow, HistoryRow, WorkerRow};
+use crate::worker::events::events_of;
 use crate::worker::restart::BACKOFF_MAX;
 use crate::worker::spec::Network;
 use crate::worker::{Action, Event, Instead, Phase, Seen, Verb, instead, step};
 use holdfast_launcher::control::Order;
+use holdfast_proto::daemon::{self as wire, EventKind};
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::Generation;
 use std::time::Duration;
@@ -15,6 +18,8 @@ use tokio::time::Instant;
 
 /// Longest wait for the helper to take published ports back before an end is announced; it goes on behind it.
 const DETACH_WITHIN: Duration = Duration::from_secs(2);
+/// Events that wait for a disk that takes them again; later ones are only in the daemon's log.
+const UNRECORDED_MAX: usize = 64;
 /// Wait before a start by policy is tried again that could not be put on record.
 const RECORD_RETRY: Duration = Duration::from_secs(5);
 
@@ -74,7 +79,8 @@ impl Task {
         why: &str,
     ) -> Result<(), Problem> {
         let worker = &self.row.worker;
-        let mut changes = Vec::with_capacity(3);
+        let mut changes = std::mem::take(&mut self.unrecorded);
+        changes.extend(self.events_since(before, end.as_ref(), why));
         if *worker != before.worker || end.is_some() {
             changes.push(Change::Put(Box::new(self.row.clone())));
         }
@@ -97,11 +103,39 @@ impl Task {
             return Ok(());
         }
         // That it was executed the shim says again at any time: not worth a wait.
-        let outcome = match event {
-            Event::Seen(_, Seen::Executed(_)) => self.shared.store.note(changes).await,
-            Event::Seen(..) | Event::Told(_) => self.shared.store.commit(changes).await,
-        };
+        if matches!(event, Event::Seen(_, Seen::Executed(_))) {
+            return self.shared.store.note(changes).await.map_err(|error| not_recorded(&error));
+        }
+        let events = changes.iter().filter(|change| matches!(change, Change::Event(_)));
+        let events: Vec<Change> = events.take(UNRECORDED_MAX).cloned().collect();
+        let outcome = self.shared.store.commit(changes).await;
+        if outcome.is_err() && matches!(event, Event::Seen(..)) {
+            // What was seen has happened, on record or not: told with the next change that is.
+            self.unrecorded = events;
+        }
         outcome.map_err(|error| not_recorded(&error))
+    }
+
+    fn events_since(&self, before: &WorkerRow, end: Option<&EndRow>, why: &str) -> Vec<Change> {
+        let kinds = events_of(&before.worker, &self.row.worker, end.map(|end| end.end));
+        kinds.into_iter().map(|kind| self.event(kind, before.worker.generation, end, why)).collect()
+    }
+
+    /// An event of this worker, to be committed with what it tells.
+    pub(super) fn event(&self, kind: EventKind, ended: Generation, end: Option<&EndRow>, why: &str) -> Change {
+        let (row, exited) = (&self.row, kind == EventKind::Exited);
+        Change::Event(Box::new(EventRow(wire::Event {
+            time: now().0,
+            kind: kind.into(),
+            id: row.id.to_string(),
+            name: row.spec.name.clone(),
+            generation: if exited { ended.0 } else { row.worker.generation.0 },
+            why: why.to_owned(),
+            exit: end.filter(|_| exited).map(exit),
+            network: row.spec.network.clone(),
+            labels: row.spec.labels.clone(),
+            external_id: row.spec.external_id.clone(),
+        })))
     }
 
     /// A start that could not be put on record does not happen.

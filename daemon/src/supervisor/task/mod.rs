@@ -12,7 +12,7 @@ use crate::shim::{self, Process, Shim, Word};
 use crate::store::{Change, EndRow, WorkerRow};
 use crate::worker::spec::Network;
 use crate::worker::{Command, Event, Phase, Seen, Spec, Verb, instead};
-use holdfast_proto::daemon as wire;
+use holdfast_proto::daemon::{self as wire, EventKind};
 use holdfast_proto::problem::{Problem, Reason};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub struct Task {
     stoppers: Vec<Answer>,
     removers: Vec<Answer>,
     changers: freeze::Changers,
+    /// Events of changes that the store did not take.
+    unrecorded: Vec<Change>,
 }
 
 /// Something for the loop.
@@ -96,6 +98,7 @@ impl Task {
             stoppers: Vec::new(),
             removers: Vec::new(),
             changers: freeze::Changers::default(),
+            unrecorded: Vec::new(),
         };
         (task, seen)
     }
@@ -309,7 +312,10 @@ impl Task {
         let files = vec![self.shared.state_dir(id), self.shared.socket(id)];
         let mut outcome = self.shared.store.remove_files(files).await;
         if outcome.is_ok() {
-            outcome = self.shared.store.commit(vec![Change::Delete(id)]).await;
+            let mut changes = std::mem::take(&mut self.unrecorded);
+            changes.push(Change::Delete(id));
+            changes.push(self.event(EventKind::Removed, self.row.worker.generation, None, ""));
+            outcome = self.shared.store.commit(changes).await;
         }
         if let Err(error) = &outcome {
             let problem = not_recorded(error);

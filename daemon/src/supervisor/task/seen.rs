@@ -124,8 +124,9 @@ impl Task {
             Outcome::Signal(signal) => (End::Signal(signal), format!("signal {signal}")),
             Outcome::NotStarted { code, .. } => (End::NotStarted(code), String::new()),
         };
-        if record.started_at_ns > 0 {
-            self.row.worker.started_at = Some(Timestamp(record.started_at_ns));
+        if record.started_at_ns > 0 && self.row.worker.started_at.is_none() {
+            // Nobody was there when it was executed: told now, before its end.
+            self.seen(Seen::Executed(Timestamp(record.started_at_ns)), "executed").await;
         }
         self.ended(self.end_row(end, String::new(), Some(record)), &why).await;
     }
