@@ -75,6 +75,8 @@ pub enum Command {
     Port(PortArgs),
     /// Show what workers use: CPU, memory, tasks, network
     Stats(stats::StatsArgs),
+    /// Watch what workers use, live
+    Top(stats::TopArgs),
     /// Say what runs of Holdfast itself
     Status(JsonArgs),
     /// Find out what this host lacks, and what to do

@@ -17,6 +17,7 @@ mod session;
 mod sink;
 mod spec;
 mod sys;
+mod top;
 mod view;
 
 use clap::Parser;

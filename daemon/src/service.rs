@@ -9,6 +9,7 @@ use crate::output::{self, Reader};
 use crate::peer::Peer;
 use crate::stats;
 use crate::supervisor::{Ask, Shared, grace_of, invalid};
+use crate::worker::Phase as WorkerPhase;
 use crate::worker::events::Wanted;
 use crate::worker::query::{Filter, FilterError};
 use crate::worker::spec;
@@ -203,7 +204,8 @@ impl Daemon for Service {
         let entries = match request.workers.as_slice() {
             [] => {
                 let mut live = self.shared.entries();
-                live.retain(|entry| request.all || entry.view().phase.is_live());
+                let shown = |phase: WorkerPhase| phase.is_live() || phase == WorkerPhase::Waiting;
+                live.retain(|entry| request.all || shown(entry.view().phase));
                 live.sort_by_key(|entry| entry.view().worker.created_at);
                 live
             }

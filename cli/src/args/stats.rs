@@ -28,3 +28,18 @@ pub struct StatsArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+/// `top`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  holdfast top
+  holdfast top -a              also workers that ended
+
+Keys: c m n r u a sort by CPU, memory, network, restarts, uptime, name; R turns the order; / filters by name;
+arrows and pages scroll; q quits. The figures are those of `holdfast stats`, which scripts use instead.")]
+pub struct TopArgs {
+    /// Also workers that are not live
+    #[arg(short, long)]
+    pub all: bool,
+}

@@ -45,6 +45,7 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Prune(args) => prune::run(&args, &caller()?),
         Command::Wait(args) => several::wait(args, &caller()?),
         Command::Stats(args) => stats::run(&args, &caller()?),
+        Command::Top(args) => crate::top::run(&args, &caller()?),
         Command::Status(args) => status::status(&args, &caller()?),
         Command::Version(args) => status::version(&args),
         Command::Doctor(args) => doctor::run(&args, owner),

@@ -84,6 +84,65 @@ fn stats_tell_what_each_worker_uses() -> Result {
     })
 }
 
+/// A terminal of its own for `top`: types, resizes, ends it, and says what is on the screen and what became of the
+/// terminal. `screen` understands what ratatui writes: cursor addresses, clearing, text.
+const TERMINAL: &str = r#"
+import fcntl, os, re, select, signal, struct, subprocess, sys, termios, time
+master, slave = os.openpty()
+def size(rows, columns): fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+size(24, 80)
+before = termios.tcgetattr(slave)
+def own():
+    os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+top = subprocess.Popen(["holdfast", "top"], stdin=slave, stdout=slave, stderr=slave, preexec_fn=own)
+raw, screen = b"", {}
+def read(seconds):
+    global raw, screen
+    while select.select([master], [], [], seconds)[0]:
+        raw += os.read(master, 65536); seconds = 0.05
+    row = column = 1; screen = {}
+    for part in re.finditer(r"\x1b\[([0-9;?]*)([A-Za-z])|\x1b.|([^\x1b])", raw.decode(errors="replace")):
+        numbers, letter, text = part.groups()
+        if letter == "H": row, column = [int(n) for n in (numbers or "1;1").split(";")]
+        elif letter == "J": screen = {}
+        elif text: screen[row, column] = text; column += 1
+def shown():
+    return "\n".join("".join(screen.get((r, c), " ") for c in range(1, 201)) for r in range(1, 51))
+def expect(word, there=True):
+    end = time.time() + 30
+    while (word in shown()) != there:
+        if time.time() > end: top.kill(); sys.exit("%r: wanted %s on this screen:\n%s" % (word, there, shown()))
+        read(0.2)
+expect("web"); expect("busy"); expect("RESTARTS"); expect("COMMAND", False); expect("q quit")
+os.write(master, b"/we"); expect("1 of 2 workers"); expect("busy", False)
+os.write(master, b"\x1b"); expect("busy")
+size(50, 200); os.kill(top.pid, signal.SIGWINCH); expect("COMMAND"); expect("while :")
+how = sys.argv[1]
+if how == "restart": subprocess.run(["pkill", "-KILL", "-x", "holdfastd"]); expect("web"); how = "q"
+if how == "q": os.write(master, b"q")
+elif how == "^C": os.write(master, b"\x03")
+else: top.send_signal(getattr(signal, how))
+code = top.wait(30); read(0.2)
+left = raw.rindex(b"\x1b[?1049l"); visible = raw.rindex(b"\x1b[?25h")
+same = termios.tcgetattr(slave) == before
+print(code, "same" if same else "changed", "left" if left > raw.rindex(b"\x1b[?1049h") else "stayed")
+"#;
+
+#[test]
+fn top_shows_all_of_it_and_gives_the_terminal_back() -> Result {
+    on_installed(|host| {
+        let alice = host.alice();
+        alice.holdfast("top")?.refuses(2, &["terminal", "stats --no-stream"])?;
+        alice.run_worker("--name web -- sleep 1000")?;
+        alice.run_worker("--name busy --net none -- sh -c 'while :; do :; done'")?;
+        for (how, code) in [("q", 0), ("^C", 0), ("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130), ("restart", 0)] {
+            let said = alice.feed(&format!("python3 - '{how}'"), TERMINAL.as_bytes())?.ok()?.text();
+            ensure!(said == format!("{code} same left"), "{how}: {said}");
+        }
+        Ok(())
+    })
+}
+
 /// A shim that does not answer costs nobody else anything, and nobody can put another `/proc` where it counts.
 #[test]
 fn stats_wait_for_no_shim_and_walk_into_no_trap() -> Result {
