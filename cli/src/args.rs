@@ -1,6 +1,7 @@
 //! What was typed: the verbs, their options, and the help that teaches them.
 
 pub mod exec;
+pub mod limits;
 pub mod query;
 pub mod run;
 pub mod stats;
@@ -42,7 +43,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a worker and start it
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Run one more program in a running worker
     Exec(exec::ExecArgs),
     /// List workers

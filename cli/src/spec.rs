@@ -86,6 +86,7 @@ pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSp
         remove_on_exit: args.rm,
         labels: args.labels.iter().cloned().collect(),
         external_id: args.external_id.clone().unwrap_or_default(),
+        limits: args.limits.message(),
         restart: args.restart.map(|policy| policy.to_string()).unwrap_or_default(),
     })
 }

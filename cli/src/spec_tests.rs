@@ -1,11 +1,12 @@
 use super::*;
 use crate::args::{Args, Command};
 use clap::Parser;
+use holdfast_proto::daemon::Limits;
 
 fn typed(words: &[&str]) -> RunArgs {
     let all = ["holdfast", "run"].iter().chain(words);
     match Args::try_parse_from(all).unwrap().command {
-        Command::Run(args) => args,
+        Command::Run(args) => *args,
         other => panic!("{other:?}"),
     }
 }
@@ -33,7 +34,7 @@ fn what_is_not_typed_is_the_daemons_to_choose() {
 fn everything_that_is_typed_arrives() {
     let words = "--rm --name web --net none -p 8080:80 -p 127.0.0.1:53:5353/udp -e A=1 -w site -v data:/data:ro \
         -v /a:b:/c --stop-signal int --stop-timeout 0 --restart on-failure:3 --log-size 2M --log-files 3 -l app=shop --label k=a=b \
-        --external-id job:17 -- prog -d --rm";
+        --external-id job:17 --memory 512m --cpus 1.5 --pids 9 -- prog -d --rm";
     let spec = spec(&words.split_whitespace().collect::<Vec<_>>(), "").unwrap();
     let volume =
         |source: &str, target: &str, read_only| Volume { source: source.into(), target: target.into(), read_only };
@@ -53,6 +54,12 @@ fn everything_that_is_typed_arrives() {
         labels: [("app", "shop"), ("k", "a=b")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         external_id: "job:17".into(),
         restart: "on-failure:3".into(),
+        limits: Some(Limits {
+            memory_bytes: Some(512 << 20),
+            cpu_millis: Some(1500),
+            pids: Some(9),
+            best_effort: false,
+        }),
     };
     assert_eq!(spec, expected);
 }

@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod json;
+pub mod limits;
 pub mod template;
 pub mod time;
 pub mod usage;
@@ -208,6 +209,7 @@ pub fn inspect_lines(reply: &InspectReply, worker: &Worker, now: Timestamp) -> V
     spec.env.iter().for_each(|pair| add("Environment", Some(lossy(pair))));
     add("External id", Some(worker.external_id.clone()).filter(|id| !id.is_empty()));
     add("Labels", Some(labels(worker)).filter(|labels| !labels.is_empty()));
+    add("Limits", Some(limits::line(reply)));
     add("Log", Some(format!("{} bytes kept, {} dropped", reply.log_bytes, reply.log_dropped_bytes)));
     add("Shim", (reply.shim_pid != 0).then(|| format!("pid {}, version {}", reply.shim_pid, reply.shim_version)));
     for entry in &reply.history {

@@ -175,6 +175,7 @@ impl Daemon for Service {
             log_bytes: figures.bytes.max(view.log_at_end.0),
             log_dropped_bytes: figures.dropped_bytes.max(view.log_at_end.1),
             history: history.into_iter().map(note).collect(),
+            enforced: stats::enforced(&self.shared, &entry).await,
         }))
     }
 

@@ -3,6 +3,7 @@
 use crate::shim;
 use crate::supervisor::{Entry, Shared};
 use holdfast_launcher::counters::{Counters, MemorySource};
+use holdfast_launcher::limits::Enforcer;
 use holdfast_proto::daemon as wire;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -39,6 +40,25 @@ pub async fn of(shared: &Shared, entries: Vec<Entry>) -> Vec<wire::WorkerStats> 
             answers[place].counters = counters.map(on_the_wire);
         }
     }
+}
+
+/// Who enforces this worker's limits, as its shim says; none where it does not run or does not answer.
+pub async fn enforced(shared: &Shared, entry: &Entry) -> Option<wire::Enforced> {
+    let view = entry.view();
+    if !view.phase.is_live() {
+        return None;
+    }
+    let socket = shared.socket(entry.id);
+    let asked = shim::counters(&socket, view.nonce);
+    let counters = tokio::time::timeout(ANSWER_WITHIN, asked).await.ok()?.ok()?;
+    let enforcer = |by: Option<Enforcer>| match by {
+        None => wire::Enforcer::Unspecified.into(),
+        Some(Enforcer::Cgroup) => wire::Enforcer::Cgroup.into(),
+        Some(Enforcer::Rlimit) => wire::Enforcer::Rlimit.into(),
+        Some(Enforcer::Nobody) => wire::Enforcer::Nobody.into(),
+    };
+    let by = counters.enforced;
+    Some(wire::Enforced { memory: enforcer(by.memory), cpu: enforcer(by.cpu), pids: enforcer(by.tasks) })
 }
 
 fn on_the_wire(counters: Counters) -> wire::Counters {

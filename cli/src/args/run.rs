@@ -1,5 +1,6 @@
 //! What was typed after `holdfast run`.
 
+use super::limits::LimitArgs;
 use crate::spec;
 use clap::{Args, ValueEnum};
 use holdfast_proto::daemon::{Publish, Volume};
@@ -14,6 +15,7 @@ Examples:
   holdfast run --rm -- /bin/echo hello               attached: its output here, its exit code yours
   holdfast run -d --name web -p 8080:80 -w ~/site -- python3 -m http.server 80
   holdfast run -d --name db -v ~/data:/data -e PGDATA=/data --stop-timeout 60 -- postgres
+  holdfast run -d --memory 512m --cpus 1.5 --pids 200 -- ./bot
   holdfast run --rm --net none -- make test          no network but its own loopback
   holdfast run -d --restart on-failure:5 -- ./bot    up to five times in a row, with growing pauses
   holdfast run -d -p 127.0.0.1:5353:53/udp -- dnsd   on one address, udp
@@ -76,6 +78,9 @@ pub struct RunArgs {
     /// An id of your own: the same run again gets the worker that is there, another run of this id is refused
     #[arg(long, value_name = "ID")]
     pub external_id: Option<String>,
+    /// What it may use at most
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// The program and its arguments
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,

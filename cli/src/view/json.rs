@@ -58,7 +58,7 @@ pub struct InspectJson {
     /// What is known about the last end besides code and signal.
     last_end: Option<EndJson>,
     spec: SpecJson,
-    limits: LimitsJson,
+    limits: super::limits::LimitsJson,
     shim: ShimJson,
     log: LogJson,
     history: Vec<HistoryJson>,
@@ -95,12 +95,6 @@ struct VolumeJson {
     source: String,
     target: String,
     read_only: bool,
-}
-
-/// Without any limit there is nothing to enforce.
-#[derive(Debug, Serialize)]
-struct LimitsJson {
-    enforced_by: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -215,7 +209,7 @@ pub fn inspect(reply: &InspectReply, of: &Worker) -> InspectJson {
             shim_lost: exit.shim_lost,
         }),
         spec: spec(reply.spec.as_ref().unwrap_or(&WorkerSpec::default())),
-        limits: LimitsJson { enforced_by: None },
+        limits: super::limits::json(reply),
         shim: ShimJson { pid: some_number(reply.shim_pid), version: some_text(&reply.shim_version) },
         log: LogJson { bytes: reply.log_bytes, dropped: reply.log_dropped_bytes },
         history: reply.history.iter().map(history).collect(),

@@ -312,6 +312,7 @@ impl Daemon for Fake {
             log_bytes: 10,
             log_dropped_bytes: 3,
             history: vec![entry],
+            enforced: None,
         }))
     }
 

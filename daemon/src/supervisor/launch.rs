@@ -4,9 +4,11 @@ use super::{Shared, now};
 use crate::resolv;
 use crate::shim::{self, Alive, Shim, ShimError, Word};
 use crate::store::WorkerRow;
+use crate::worker::limits;
 use crate::worker::spec::{Network, Spec};
 use crate::{helper::LaunchError, hosts};
 use holdfast_launcher::launch::Failure;
+use holdfast_launcher::limits::Limit;
 use holdfast_launcher::orders::{self, Orders, Volume};
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use holdfast_proto::helper::{LaunchReply, LaunchRequest, Port};
@@ -242,6 +244,7 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
         hidden,
         log_bytes_max: spec.log_bytes_max,
         log_files_max: spec.log_files_max,
+        limits: spec.limits,
     }
 }
 
@@ -316,12 +319,19 @@ pub fn told(code: u8, failure: &Failure, program: &[u8]) -> String {
             _ => format!("{program}: cannot be executed: {reason}"),
         };
     }
+    if let Some(limit) = Limit::of_step(step) {
+        return limits::not_enforceable(limit).0;
+    }
     if reason.is_empty() { step.to_owned() } else { format!("{step}: {reason}") }
 }
 
 /// The same as a refusal.
 pub fn problem_of(record: &ExitRecord, spec: &Spec) -> Option<Problem> {
     let Outcome::NotStarted { code, failure } = &record.outcome else { return None };
+    if let Some(limit) = Limit::of_step(&failure.step) {
+        let (met, way_out) = limits::not_enforceable(limit);
+        return Some(Problem::new(Reason::Host, met).hint(way_out));
+    }
     let named_program = failure.step.starts_with("program ");
     let (reason, hint) = match code {
         127 => (

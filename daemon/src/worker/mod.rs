@@ -3,6 +3,7 @@
 pub mod events;
 mod freeze;
 pub mod legal;
+pub mod limits;
 pub mod query;
 pub mod restart;
 pub mod spec;

@@ -1,6 +1,8 @@
 //! What the owner wants a worker to be, parsed into a type that cannot be wrong. Pure.
 
+use super::limits::{LimitError, limits};
 use super::query::{self, MarkError};
+use holdfast_launcher::limits::Limits;
 use holdfast_proto::daemon as wire;
 use holdfast_proto::restart::{PolicyError, RestartPolicy};
 use holdfast_proto::words::{WordError, WorkerName};
@@ -38,6 +40,9 @@ const SIGNAL_MAX: u32 = 31;
 /// Why a spec was refused: which rule, what was given, what would work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
+    /// See [`LimitError`].
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// There is no spec in the request.
     #[error("the request holds no worker")]
     Missing,
@@ -201,6 +206,8 @@ pub struct Spec {
     pub external_id: String,
     /// When it starts again by itself.
     pub restart: RestartPolicy,
+    /// What it may use at most.
+    pub limits: Limits,
 }
 
 impl Network {
@@ -250,6 +257,7 @@ impl TryFrom<&wire::WorkerSpec> for Spec {
             remove_on_exit: spec.remove_on_exit,
             labels: spec.labels.clone().into_iter().collect(),
             external_id: spec.external_id.clone(),
+            limits: limits(spec.limits.as_ref())?,
             restart: if spec.restart.is_empty() { RestartPolicy::No } else { spec.restart.parse()? },
         })
     }

@@ -5,6 +5,7 @@
 //! no state for it.
 
 use crate::codec::{Reader, WireError, Writer};
+use crate::limits::Enforced;
 
 /// Version of these forms.
 pub const VERSION: u8 = 1;
@@ -43,6 +44,8 @@ pub struct Counters {
     pub network: Option<(u64, u64)>,
     /// Bytes read from and written to block devices.
     pub block: Option<(u64, u64)>,
+    /// Who enforces its limits.
+    pub enforced: Enforced,
 }
 
 impl AskCounters {
@@ -76,6 +79,7 @@ impl Counters {
         one(&mut w, self.tasks);
         two(&mut w, self.network);
         two(&mut w, self.block);
+        self.enforced.write(&mut w);
         w.finish()
     }
 
@@ -98,6 +102,7 @@ impl Counters {
             tasks: read_one(&mut r)?,
             network: read_two(&mut r)?,
             block: read_two(&mut r)?,
+            enforced: Enforced::read(&mut r)?,
         };
         r.end()?;
         Ok(counters)

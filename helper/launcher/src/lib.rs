@@ -10,6 +10,7 @@ pub mod codec;
 pub mod control;
 pub mod counters;
 pub mod launch;
+pub mod limits;
 pub mod lock;
 pub mod orders;
 pub mod output;

@@ -4,6 +4,7 @@
 //! the shim reads them as the owner, before it gives up the host's tree.
 
 use crate::codec::{Reader, WireError, Writer};
+use crate::limits::Limits;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub struct Orders {
     pub log_bytes_max: u64,
     /// See `log_bytes_max`.
     pub log_files_max: u32,
+    /// What the worker may use at most.
+    pub limits: Limits,
 }
 
 /// One bind mount.
@@ -83,6 +86,7 @@ impl Orders {
         path(&mut w, &self.state_dir);
         path(&mut w, &self.control_dir);
         w.list(&self.hidden, path).u64(self.log_bytes_max).u32(self.log_files_max);
+        self.limits.write(&mut w);
         w.finish()
     }
 
@@ -111,6 +115,7 @@ impl Orders {
             hidden: r.list(|r| path(r, "hidden directory"))?,
             log_bytes_max: r.u64()?,
             log_files_max: r.u32()?,
+            limits: Limits::read(&mut r)?,
         };
         r.end()?;
         if orders.argv.is_empty() {

@@ -10,6 +10,7 @@ use holdfast_launcher::WireError;
 use holdfast_launcher::control::{Hello, Order, Report};
 use holdfast_launcher::counters::{AskCounters, Counters, MemorySource};
 use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, ShimWord, Wiring};
+use holdfast_launcher::limits::{Enforced, Enforcer, Limits};
 use holdfast_launcher::orders::{Orders, Volume};
 use holdfast_launcher::output::{self, RecordHeader, SegmentHeader, Stream, segment_name, segment_number};
 use holdfast_launcher::record::{ExitRecord, Outcome};
@@ -54,6 +55,7 @@ fn orders() -> Orders {
         hidden: vec!["/var/lib/holdfast".into()],
         log_bytes_max: 100 << 20,
         log_files_max: 10,
+        limits: Limits { memory_bytes: Some(512 << 20), cpu_millis: Some(1500), tasks: 100, best_effort: true },
     }
 }
 
@@ -161,6 +163,11 @@ fn counters_are_pinned() {
         tasks: Some(10),
         network: Some((11, 12)),
         block: Some((13, 14)),
+        enforced: Enforced {
+            memory: Some(Enforcer::Nobody),
+            cpu: Some(Enforcer::Cgroup),
+            tasks: Some(Enforcer::Rlimit),
+        },
     };
     counters("counters.v1", all);
 }
@@ -298,12 +305,14 @@ prop_compose! {
         (hosts_file, resolv_conf) in (any_path(), vec(any::<u8>(), 0..50)),
         (state_dir, control_dir, hidden) in (any_path(), any_path(), vec(any_path(), 0..3)),
         (log_bytes_max, log_files_max) in (any::<u64>(), 1u32..),
+        (memory, cpu, tasks, best_effort) in (proptest::option::of(1u64 << 20..), proptest::option::of(10u32..1000), 1u32..1000, any::<bool>()),
     ) -> Orders {
         let volumes =
             volumes.into_iter().map(|(source, target, read_only)| Volume { source, target, read_only }).collect();
         Orders {
             worker, generation, nonce, hostname, argv, env, workdir, volumes, hosts_file, resolv_conf, state_dir,
             control_dir, hidden, log_bytes_max, log_files_max,
+            limits: Limits { memory_bytes: memory, cpu_millis: cpu, tasks, best_effort },
         }
     }
 }

@@ -15,6 +15,7 @@ mod harness;
 mod install;
 mod leaks;
 mod life;
+mod limits;
 mod main_job;
 mod power;
 mod runtimes;

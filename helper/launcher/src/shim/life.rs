@@ -12,6 +12,7 @@ use crate::worker::{self, Born};
 use crate::{Cage, netlink, sys};
 use holdfast_launcher::control::Report;
 use holdfast_launcher::launch::Wiring;
+use holdfast_launcher::limits::Enforced;
 use holdfast_launcher::orders::Orders;
 use holdfast_launcher::output::Stream;
 use holdfast_launcher::record::{ExitRecord, Outcome};
@@ -36,7 +37,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 const DEATH: Duration = Duration::from_secs(10);
 
 /// Runs the worker and leaves its record; also where it cannot be wired or forked.
-pub fn live(orders: Orders, places: Places, cage: Cage, wiring: &Wiring) {
+pub fn live(orders: Orders, places: Places, cage: Cage, enforced: Enforced, wiring: &Wiring) {
     let Ok((log, signals)) = prepare(&orders, &places) else {
         places.leave_not_started(&orders, &Halt::new(CAGE, "log", Errno::IO));
         return;
@@ -61,7 +62,7 @@ pub fn live(orders: Orders, places: Places, cage: Cage, wiring: &Wiring) {
     let outcome = match life.start(&orders, &cage, wiring) {
         Ok(born) => {
             // None of the rest is needed again, and an idle shim is to be small.
-            life.meter = Some(Meter::new(cage.proc, &wiring.link));
+            life.meter = Some(Meter::new(cage.proc, &wiring.link, enforced));
             drop((orders, cage.workdir, cage.null));
             life.watch(born)
         }

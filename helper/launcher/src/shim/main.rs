@@ -17,6 +17,7 @@ mod freeze;
 mod halt;
 mod hidden;
 mod life;
+mod limit;
 mod log;
 mod meter;
 mod mounts;
@@ -83,6 +84,8 @@ fn shim(memfd: OwnedFd, pair: BorrowedFd<'_>, cgroup: Option<OwnedFd>) -> Result
     drop(memfd);
     let places = Places::open(&orders, cgroup).inspect_err(|halt| places::leave_early(&orders, halt))?;
     let cage = cage(&orders, &places).inspect_err(|halt| places.leave_not_started(&orders, halt))?;
+    let enforced = limit::apply(&orders.limits, places.worker_cgroup.as_ref())
+        .inspect_err(|halt| places.leave_not_started(&orders, halt))?;
     let wiring = match packet::send(pair, &ShimWord::Ready.encode(), &[]) {
         Ok(()) => await_go(pair).inspect_err(|halt| places.leave_not_started(&orders, halt))?,
         // The launch was called off while the cage was being built.
@@ -92,7 +95,7 @@ fn shim(memfd: OwnedFd, pair: BorrowedFd<'_>, cgroup: Option<OwnedFd>) -> Result
         places.leave_nothing();
         return Ok(());
     };
-    life::live(orders, places, cage, &wiring);
+    life::live(orders, places, cage, enforced, &wiring);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What the worker has used: from its cgroup where that counts it, else from its processes.
 
 use holdfast_launcher::counters::{Counters, MemorySource};
+use holdfast_launcher::limits::Enforced;
 use rustix::fs::{Mode, OFlags, RawDir};
 use rustix::time::ClockId;
 use std::mem::MaybeUninit;
@@ -21,6 +22,7 @@ pub struct Meter {
     proc: OwnedFd,
     /// The worker's link; empty where it has none of its own.
     link: String,
+    enforced: Enforced,
     page_bytes: u64,
     ticks_per_sec: u64,
 }
@@ -35,10 +37,10 @@ struct Sum {
 
 impl Meter {
     /// For the worker of this pid namespace.
-    pub fn new(proc: OwnedFd, link: &str) -> Self {
+    pub fn new(proc: OwnedFd, link: &str, enforced: Enforced) -> Self {
         let page_bytes = rustix::param::page_size() as u64;
         let ticks_per_sec = rustix::param::clock_ticks_per_second().max(1);
-        Self { proc, link: link.to_owned(), page_bytes, ticks_per_sec }
+        Self { proc, link: link.to_owned(), enforced, page_bytes, ticks_per_sec }
     }
 
     /// Everything that this host counts; `ended_us`: CPU time of processes that have been reaped.
@@ -63,6 +65,7 @@ impl Meter {
             tasks: tasks.or_else(|| by_processes(|sum| sum.tasks)),
             network: self.network(),
             block,
+            enforced: self.enforced,
         }
     }
 

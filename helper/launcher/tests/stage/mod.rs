@@ -141,6 +141,7 @@ impl Stage {
             hidden: vec![self.root.path().join("var/lib/holdfast"), self.root.path().join("run/holdfast")],
             log_bytes_max: 1 << 30,
             log_files_max: 10,
+            limits: Default::default(),
         }
     }
 
