@@ -121,18 +121,57 @@ pub fn write(piece: &Output, escape: bool) -> io::Result<()> {
 
 fn put(to: &mut impl Write, bytes: &[u8], escape: bool) -> io::Result<()> {
     if escape {
-        let text = String::from_utf8_lossy(bytes);
-        let tabs_kept: Vec<String> = text.split('\t').map(plain).collect();
-        to.write_all(tabs_kept.join("\t").as_bytes())?;
+        to.write_all(shown(&String::from_utf8_lossy(bytes)).as_bytes())?;
     } else {
         to.write_all(bytes)?;
     }
     to.flush()
 }
 
+/// Output as a terminal may have it: tabs and colours (SGR, ECMA-48 8.3.117) are kept, all else that it would act on
+/// is shown (threat T46).
+fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut pieces = text.split("\x1b[");
+    out.push_str(&plain_but_tabs(pieces.next().unwrap_or_default()));
+    for piece in pieces {
+        let parameters = piece.find(|letter: char| !matches!(letter, '0'..='9' | ';' | ':')).unwrap_or(piece.len());
+        let (colour, rest) = match piece[parameters..].strip_prefix('m') {
+            Some(rest) => (&piece[..=parameters], rest),
+            None => ("", piece),
+        };
+        out.push_str(if colour.is_empty() { "\\u{1b}[" } else { "\x1b[" });
+        out.push_str(colour);
+        out.push_str(&plain_but_tabs(rest));
+    }
+    out
+}
+
+fn plain_but_tabs(text: &str) -> String {
+    let tabs_kept: Vec<String> = text.split('\t').map(plain).collect();
+    tabs_kept.join("\t")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_gets_colours_and_nothing_else_to_act_on() {
+        assert_eq!(shown("a\tb\n\x1b[1;31mred\x1b[0m\x1b[mend"), "a\tb\n\x1b[1;31mred\x1b[0m\x1b[mend");
+        for (hostile, harmless) in [
+            ("\x1b[2J", "\\u{1b}[2J"),
+            ("\x1b]0;title\x07", "\\u{1b}]0;title\\u{7}"),
+            ("\x1b[31\x1b[6n", "\\u{1b}[31\\u{1b}[6n"),
+            ("\x1b[", "\\u{1b}["),
+            ("\x1b[31", "\\u{1b}[31"),
+            ("\x1b[31é", "\\u{1b}[31é"),
+            ("\x1b[?1049h", "\\u{1b}[?1049h"),
+            ("\r\x7f\u{9b}", "\\r\\u{7f}\\u{9b}"),
+        ] {
+            assert_eq!(shown(hostile), harmless);
+        }
+    }
 
     fn piece(bytes: &[u8]) -> Output {
         Output { stream: 1, bytes: bytes.to_vec(), time: 0, dropped: 0 }

@@ -5,6 +5,7 @@
 //! from then on there is no new thread, no new process, no other program, no executable memory, no other socket
 //! family than AF_UNIX.
 
+use holdfast_launcher::own_limits;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
     path_beneath_rules,
@@ -124,7 +125,22 @@ pub fn drop_privileges() -> Result<(), ConfineError> {
         .map_err(step("making the process undumpable"))?;
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).map_err(io::Error::from).map_err(step("raising the limit of open files"))
+    setrlimit(Resource::Nofile, limit).map_err(io::Error::from).map_err(step("raising the limit of open files"))?;
+    own_limits::remember();
+    Ok(())
+}
+
+/// Puts back what another process of the owner's uid did to this one's limits (threat T03). Where it cannot, this
+/// process ends here, to be started with fresh ones: it could neither write nor connect any more.
+pub fn hold_limits() {
+    match own_limits::put_back() {
+        Ok(false) => {}
+        Ok(true) => tracing::warn!(target: "audit", "somebody changed this process's limits; they are as before"),
+        Err(lowered) => {
+            tracing::error!(target: "audit", "{lowered}; starting again");
+            std::process::exit(1);
+        }
+    }
 }
 
 /// Landlock for the calling thread and those it starts: writes below `writable` alone, reads there and where names
@@ -307,6 +323,8 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         SeccompRule::new(vec![condition])
     };
     rules.insert(libc::SYS_socket, vec![only(0, SeccompCmpOp::Eq, libc::AF_UNIX as u64)?]);
+    // Its own limits alone: pid 0.
+    rules.insert(libc::SYS_prlimit64, vec![only(0, SeccompCmpOp::Eq, 0)?]);
     let not_executable = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
     rules.insert(libc::SYS_mmap, vec![only(2, not_executable.clone(), 0)?]);
     rules.insert(libc::SYS_mprotect, vec![only(2, not_executable, 0)?]);

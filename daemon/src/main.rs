@@ -37,6 +37,10 @@ use tokio_stream::StreamExt;
 
 /// How long calls under way may take once the daemon is told to end. Workers are not concerned.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+/// Calls of one connection at once, as HTTP/2 tells the other side.
+const CALLS_PER_CONNECTION_MAX: u32 = 128;
+/// Headers of one call; ours are a few hundred bytes. More frames of headers than this fills end the connection (threat T11).
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
 
 /// One owner's Holdfast daemon. Started by its unit or by `holdfast session start`.
 #[derive(Debug, Parser)]
@@ -139,6 +143,8 @@ async fn answer(
     let connections = tokio_stream::wrappers::ReceiverStream::new(incoming).map(peer::Connection::new);
     let live = shared.entries().iter().filter(|entry| entry.view().phase.is_live()).count();
     let server = tonic::transport::Server::builder()
+        .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
         .add_service(service::Service::guarded(shared))
         .serve_with_incoming_shutdown(connections, async { drop(drained.await) });
     tokio::pin!(server);

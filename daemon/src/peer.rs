@@ -6,9 +6,14 @@
 //! is closed to us; then its id maps must be ours and its pid must be a pid of our own pid namespace: a worker is in one
 //! of its own, and no unprivileged process can write the host's map. What cannot be read is refused.
 //!
+//! That is looked at once, of the process that connected; so its connection counts for as long as that process lives,
+//! and not in the hands of whoever it was passed to and has outlived it (threat T06).
+//!
 //! This needs a thread of its own, outside the Landlock domain: from inside one, ptrace access to anybody outside,
 //! and so that link, is denied (landlock(7)). The thread accepts, looks, and hands over; it reads nothing from callers.
 
+use crate::confine::hold_limits;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -31,12 +36,22 @@ const QUEUE_MAX: usize = 16;
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 
 /// A caller, as judged when it connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Peer {
-    /// The owner, in our user namespace.
-    Owner,
+    /// The owner, in our user namespace, by this process (a pidfd).
+    Owner(Arc<OwnedFd>),
     /// Anybody else.
     Foreign,
+}
+
+impl Peer {
+    /// Whether a call is the owner's now: the process that connected is there.
+    pub fn is_owner(&self) -> bool {
+        let Self::Owner(process) = self else { return false };
+        // A pidfd is readable once its process has ended (pidfd_open(2)). What cannot be seen is refused.
+        let mut polled = [PollFd::new(process, PollFlags::IN)];
+        rustix::event::poll(&mut polled, Some(&Timespec::default())) == Ok(0)
+    }
 }
 
 /// An accepted connection and who is behind it.
@@ -62,7 +77,9 @@ fn accept_all(listener: &UnixListener, uid: u32, ours: &Home, accepted: &mpsc::S
         while Arc::strong_count(&open) > CONNECTIONS_MAX {
             std::thread::sleep(ACCEPT_RETRY);
         }
-        let stream = match listener.accept() {
+        let accepting = listener.accept();
+        hold_limits();
+        let stream = match accepting {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -71,7 +88,7 @@ fn accept_all(listener: &UnixListener, uid: u32, ours: &Home, accepted: &mpsc::S
             }
         };
         let peer = match examine(&stream, uid, ours) {
-            Ok(()) => Peer::Owner,
+            Ok(process) => Peer::Owner(Arc::new(process)),
             Err(refusal) => {
                 tracing::warn!(target: "audit", %refusal, "a caller was refused");
                 Peer::Foreign
@@ -94,7 +111,7 @@ enum Refusal {
     Unreadable { pid: i32, source: io::Error },
 }
 
-fn examine(stream: &UnixStream, uid: u32, ours: &Home) -> Result<(), Refusal> {
+fn examine(stream: &UnixStream, uid: u32, ours: &Home) -> Result<OwnedFd, Refusal> {
     let credentials = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)
         .map_err(|errno| Refusal::Unreadable { pid: 0, source: errno.into() })?;
     if credentials.uid() != uid {
@@ -116,7 +133,7 @@ fn examine(stream: &UnixStream, uid: u32, ours: &Home) -> Result<(), Refusal> {
     }
     // Still there: so the link read was that process's, not of a later one with its number.
     match pid_of(&pidfd) {
-        Ok(again) if again == pid => Ok(()),
+        Ok(again) if again == pid => Ok(pidfd),
         Ok(_) => Err(unreadable(io::ErrorKind::NotFound.into())),
         Err(error) => Err(unreadable(error)),
     }
@@ -198,7 +215,7 @@ impl Connection {
 impl Connected for Connection {
     type ConnectInfo = Peer;
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 

@@ -48,8 +48,8 @@ impl Service {
 /// Every call of a foreign caller gets the same answer, before anything of it is read.
 fn admit(request: Request<()>) -> Result<Request<()>, Status> {
     match request.extensions().get::<Peer>() {
-        Some(Peer::Owner) => Ok(request),
-        Some(Peer::Foreign) | None => Err(Problem::new(Reason::NotYours, "this daemon answers its owner alone")
+        Some(peer) if peer.is_owner() => Ok(request),
+        Some(_) | None => Err(Problem::new(Reason::NotYours, "this daemon answers its owner alone")
             .hint("run holdfast as the owner, outside of any worker")
             .into()),
     }

@@ -3,6 +3,7 @@
 //! A peer that shows the right nonce's reports is the shim that this daemon (or the one before it) ordered:
 //! nothing else is needed to adopt a worker. Signals go to the pidfd that comes with its report, never to a number.
 
+use crate::confine::hold_limits;
 use holdfast_launcher::WireError;
 use holdfast_launcher::control::{Hello, Order, PACKET_BYTES_MAX, Report};
 use holdfast_launcher::counters::{AskCounters, Counters};
@@ -201,6 +202,8 @@ fn word(report: Report, descriptor: Option<OwnedFd>, generation: u64) -> Result<
 
 /// Reads the record of one generation; `None` where there is none (yet), or none of this launch.
 pub fn read_record(state_dir: &Path, generation: u64, nonce: [u8; 16]) -> Option<ExitRecord> {
+    // A record that cannot be opened for want of descriptors would be a worker lost.
+    hold_limits();
     let file = std::fs::File::open(state_dir.join(ExitRecord::file_name(generation))).ok()?;
     let mut bytes = Vec::new();
     file.take(RECORD_BYTES_MAX).read_to_end(&mut bytes).ok()?;

@@ -36,6 +36,12 @@ impl Census {
         Ok(Self(workers))
     }
 
+    /// As [`Census::take`], of the workers alone that `others` knows: more may come and go meanwhile.
+    pub fn take_named(host: &Host, others: &Self) -> Result<Self> {
+        let known = host.alice().ps()?.into_iter().filter(|worker| others.0.contains_key(&worker.name));
+        known.map(|worker| Ok((worker.name.clone(), identity(host, &worker)?))).collect::<Result<_>>().map(Self)
+    }
+
     /// `ps` must be right again within two seconds: the same workers, processes and start times.
     pub fn must_hold(&self, host: &Host, after: &str) -> Result<Duration> {
         let mut last = Err(anyhow::anyhow!("never asked"));

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 /// Where there is no such worker, no daemon answers, or output cannot be written.
 pub fn run(args: &LogsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     client::with_daemon(caller, async |daemon| {
-        let mut reading = Reading { daemon, cursor: Cursor::default(), last_time: None, escape: caller.is_root };
+        let mut reading = Reading { daemon, cursor: Cursor::default(), last_time: None };
         loop {
             let request = reading.request(args);
             match reading.read(request).await {
@@ -35,7 +35,6 @@ struct Reading {
     cursor: Cursor,
     /// With `--tail`, what came before is unknown: a second reading goes by the time of the last piece.
     last_time: Option<i64>,
-    escape: bool,
 }
 
 impl Reading {
@@ -57,9 +56,9 @@ impl Reading {
                     continue;
                 }
                 self.last_time = Some(time);
-                sink::write(&piece, self.escape)?;
+                sink::write(&piece, true)?;
             } else if let Some(piece) = self.cursor.advance(piece) {
-                sink::write(&piece, self.escape)?;
+                sink::write(&piece, true)?;
             }
         }
         Ok(())

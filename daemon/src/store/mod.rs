@@ -11,6 +11,7 @@ pub use events::{EventRow, Page};
 pub use rows::{Change, EndRow, HistoryRow, WorkerRow};
 pub use schema::check_migrations;
 
+use crate::confine::hold_limits;
 use holdfast_proto::words::{Epoch, WorkerId};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -188,7 +189,8 @@ fn write_all(inbox: &mpsc::Receiver<Order>, newest: &watch::Sender<u64>) {
                 drop(answer.send(opened));
             }
             Order::Commit { changes, answer } => {
-                let outcome = database.as_mut().ok_or(StoreError::Gone).and_then(|db| commit(db, &changes, newest));
+                let outcome =
+                    database.as_mut().ok_or(StoreError::Gone).and_then(|db| commit_held(db, &changes, newest));
                 match (answer, outcome) {
                     (Some(answer), outcome) => drop(answer.send(outcome)),
                     (None, Ok(())) => {}
@@ -231,6 +233,19 @@ fn open(path: &Path, boot_id: &str) -> Result<(Connection, Opened), StoreError> 
     let ends = rows::last_ends(&connection)?;
     let newest_event = events::newest(&connection)?;
     Ok((connection, Opened { epoch, last_boot, workers, ends, newest_event }))
+}
+
+/// Again where it failed and somebody may have changed this process's limits meanwhile: an end that is not recorded
+/// would be told wrongly.
+fn commit_held(connection: &mut Connection, changes: &[Change], newest: &watch::Sender<u64>) -> Result<(), StoreError> {
+    hold_limits();
+    match commit(connection, changes, newest) {
+        Err(StoreError::Full) => {
+            hold_limits();
+            commit(connection, changes, newest)
+        }
+        outcome => outcome,
+    }
 }
 
 fn commit(connection: &mut Connection, changes: &[Change], newest: &watch::Sender<u64>) -> Result<(), StoreError> {

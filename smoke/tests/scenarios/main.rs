@@ -22,6 +22,7 @@ mod runtimes;
 mod session;
 mod suspend;
 mod threats;
+mod two_owners;
 mod usage;
 
 use holdfast_smoke::{Host, Result};

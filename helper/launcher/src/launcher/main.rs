@@ -53,6 +53,7 @@ fn main() -> ExitCode {
 
 fn start(owner: &OwnerName, layout: &Layout) -> Result<(), serve::StartError> {
     identity::confine()?;
+    holdfast_launcher::own_limits::remember();
     let _lock = holdfast_launcher::lock::take(&layout.workers_run(owner).join("launcher.lock"))?;
     let nursery = birth::Nursery::open(cgroups::Cgroups::find())?;
     serve::Launcher::new(layout.launch_socket(), nursery)?.run()

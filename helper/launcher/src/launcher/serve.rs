@@ -9,6 +9,7 @@ use crate::packet;
 use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, PACKET_BYTES_MAX, ShimWord, Wiring};
 use holdfast_launcher::lock::LockError;
 use holdfast_launcher::orders;
+use holdfast_launcher::own_limits;
 use holdfast_proto::words::WorkerId;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -42,6 +43,9 @@ pub enum StartError {
     /// Another one is there.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// Its limits are not its own any more.
+    #[error(transparent)]
+    Limits(#[from] own_limits::Lowered),
     /// It has nothing to make shims of.
     #[error(transparent)]
     Nursery(#[from] NurseryError),
@@ -112,6 +116,8 @@ impl Launcher {
         notify(sd_notify::NotifyState::Ready);
         loop {
             let woken = self.wait().map_err(|source| StartError::Kernel { step: "wait", source })?;
+            // Before a descriptor is taken or a process made: workers inherit these limits, too.
+            own_limits::put_back()?;
             if woken.signal && self.take_signals() {
                 return Ok(());
             }

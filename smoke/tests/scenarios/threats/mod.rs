@@ -2,10 +2,13 @@
 //! `smoke/negative/` that takes the defence away: then the test must fail.
 
 mod callers;
+mod identity;
 mod inside;
 mod links;
 mod root;
 mod shim;
+mod starving;
+mod words;
 
 use anyhow::ensure;
 use holdfast_smoke::{Result, User};
