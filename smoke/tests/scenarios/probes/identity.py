@@ -21,6 +21,8 @@ def become(uid):
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    # As a process that was hers from its start: one that is not dumpable is invisible to her daemon.
+    libc.prctl(4, 1)
 
 
 def in_child(work):

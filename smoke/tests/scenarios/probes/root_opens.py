@@ -13,7 +13,7 @@ for line in open(sys.argv[1], errors="replace"):
     if born:
         owner[born.group(1)] = owner.get(pid, False)
     # Who gave root's rights up, by itself or by executing what does it first.
-    if re.search(r"setres?uid\w*\((?!0\b|-1\b)", rest) or re.search(r'execve\(.*"--reuid', rest):
+    if re.search(r"set(?:res|re)?uid\w*\((?!0\b|-1\b)", rest) or re.search(r'execve\(.*"--reuid', rest):
         owner[pid] = True
     # Below it, or it itself to go on from there by descriptor.
     reached = OURS.search(rest) and not re.match(r"(execve|exit)", rest) or rest.startswith("open") and OPENED.search(rest)

@@ -15,7 +15,7 @@ bases = ["../x", "..", ".", "/", "//", "/etc/passwd", "../../../../etc/passwd", 
          "unix:///run/x", "\\\\host\\share", "CON", "nul", "w\x0b", "w\x0c", "\u2028w", "proc/self", "fd/0", "/proc/self/fd/0",
          "/dev/stdin", "...", "w...", "../x/log"]
 verbs = ["stop", "start", "restart", "kill", "rm", "wait", "logs", "inspect", "port"]
-tried = 0
+tried, named = 0, set()
 for number, word in enumerate(bases):
     # Verbs read the word alike: each word by some, each verb with many.
     for verb in verbs[number % 3::3]:
@@ -23,13 +23,14 @@ for number, word in enumerate(bases):
         tried += 1
         if done.returncode not in (2, 4) or b"panicked" in done.stderr or b"\x1b" in done.stderr:
             print("cli", verb, repr(word), done.returncode, done.stderr[:200])
-    done = subprocess.run(["holdfast", "run", "-d", f"--name={word}", "--net", "none", "--", "true"], capture_output=True, timeout=30)
+    done = subprocess.run(["holdfast", "run", "-d", "--rm", f"--name={word}", "--net", "none", "--", "true"], capture_output=True, timeout=30)
     tried += 1
     plain = word.isascii() and 0 < len(word) <= 32 and word[0] != "-" and all(c.islower() or c.isdigit() or c == "-" for c in word)
+    named.add(word.encode() if plain else b"")
     if done.returncode == 0 and not plain:
         print("run", repr(word), done.returncode)
 raw = [word.encode() for word in bases] + [b"w\0", b"\0", b"w\0/../x", b"\xff\xfe", b"\xc0\xaf..\xc0\xaf", b"\xed\xa0\x80", b"", b"\x80" * 16]
-for word in raw:
+for word in set(raw) - named | {b""}:
     for call in ("Start", "Stop", "Restart", "Kill", "Remove", "Wait", "Inspect", "Logs"):
         outcome = h2.call(sys.argv[1], h2.DAEMON + call, h2.message({1: word}))
         tried += 1

@@ -89,7 +89,7 @@ fn t08_who_vanishes_has_asked_for_nothing() -> Result {
         let census = Census::take(host)?;
         let pid = host.main_pid(DAEMON)?;
         let found = probe(host, host.root(), &format!("vanish {SOCKET} 1000 {pid} stays"))?;
-        ensure!(outcome(&found, "cut-short")?.parse::<u32>()? > 200, "{found:?}");
+        ensure!(outcome(&found, "cut-short")?.parse::<u32>()? > 150, "{found:?}");
         host.alice().holdfast("run --rm -- true")?.ok()?;
         let now = Census::take(host)?;
         ensure!(now == census, "a caller who was gone was obeyed: {now:?}");
@@ -119,7 +119,7 @@ fn t13_nobody_but_a_main_speaks_to_systemd() -> Result {
         // From inside a worker: nothing is there to speak to, nor is it named.
         let inside = host
             .alice()
-            .holdfast("run --rm -- sh -c 'echo $NOTIFY_SOCKET; ls /run/systemd/notify 2>/dev/null'")?
+            .holdfast("run --rm -- sh -c 'echo $NOTIFY_SOCKET; ls /run/systemd/notify 2>/dev/null; true'")?
             .ok()?;
         ensure!(inside.text().is_empty(), "a worker is told where systemd listens\n{inside}");
         // Bound in by its owner on purpose, and beside the shim, as its child would be: in the launcher's own cgroup.
