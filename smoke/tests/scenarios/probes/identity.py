@@ -14,7 +14,9 @@ def send_socket(over, peer):
 
 def receive_socket(over):
     _, control, _, _ = over.recvmsg(1, socket.CMSG_SPACE(4))
-    return socket.socket(fileno=array.array("i", control[0][2][:4])[0])
+    peer = socket.socket(fileno=array.array("i", control[0][2][:4])[0])
+    peer.settimeout(10)
+    return peer
 
 
 def become(uid):
@@ -84,7 +86,6 @@ def passed(path, owner, other):
 
     pid = in_child(mine)
     peer = receive_socket(near)
-    peer.settimeout(10)
     again = lambda stream: (h2.frame(h2.HEADERS, h2.END_HEADERS, stream, h2.headers(LIST))
                             + h2.frame(h2.DATA, h2.END_STREAM, stream, b"\0\0\0\0\0"))
     os.kill(pid, 9)
