@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde::Serialize;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Prints text as it is.
 ///
@@ -45,6 +45,24 @@ pub fn json_line(value: &impl Serialize) -> io::Result<()> {
 /// Where stdout cannot be written.
 pub fn table<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>) -> io::Result<()> {
     columns(heads.map(str::to_owned).to_vec(), rows.into_iter().map(Vec::from).collect())
+}
+
+/// As [`table`]; in a terminal that is too narrow for all of it, some of these columns go, so that no line is wrapped.
+///
+/// # Errors
+/// Where stdout cannot be written.
+pub fn fitted<const N: usize>(heads: [&str; N], rows: Vec<[String; N]>, dispensable: &[&str]) -> io::Result<()> {
+    let mut heads = heads.map(str::to_owned).to_vec();
+    let mut rows: Vec<Vec<String>> = rows.into_iter().map(Vec::from).collect();
+    let stdout = io::stdout();
+    // Scripts and files get every column.
+    if stdout.is_terminal()
+        && let Ok(size) = rustix::termios::tcgetwinsize(&stdout)
+        && size.ws_col > 0
+    {
+        crate::view::fit::fit(&mut heads, &mut rows, size.ws_col.into(), dispensable);
+    }
+    columns(heads, rows)
 }
 
 /// As [`table`], with as many columns as there are heads.

@@ -1,6 +1,7 @@
 //! What people and scripts are shown: from the daemon's answers to JSON, rows and sentences. Pure.
 
 pub mod event;
+pub mod fit;
 pub mod json;
 pub mod limits;
 pub mod template;
@@ -130,6 +131,9 @@ fn port(publish: &Publish) -> String {
 
 /// Heads of [`row`].
 pub const HEADS: [&str; 8] = ["ID", "NAME", "STATUS", "SINCE", "RESTARTS", "ADDRESS", "PORTS", "COMMAND"];
+
+/// Columns of `ps` that a narrow terminal does without, in this order.
+pub const LESS: [&str; 4] = ["RESTARTS", "SINCE", "ID", "ADDRESS"];
 
 /// One line of `ps`.
 pub fn row(worker: &Worker, now: Timestamp) -> [String; 8] {

@@ -34,7 +34,8 @@ pub fn ps(args: &PsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
         }
     } else {
         let now = Timestamp::now();
-        out::table(view::HEADS, reply.workers.iter().map(|worker| view::row(worker, now)).collect())?;
+        let rows = reply.workers.iter().map(|worker| view::row(worker, now)).collect();
+        out::fitted(view::HEADS, rows, &view::LESS)?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -61,6 +61,6 @@ fn show(usages: &[Usage], args: &StatsArgs) -> anyhow::Result<()> {
         // In a terminal each look takes the place of the last one; elsewhere they follow each other.
         out::text(if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "\n" })?;
     }
-    out::table(usage::HEADS, usages.iter().map(|usage| usage::row(usage, now)).collect())?;
+    out::fitted(usage::HEADS, usages.iter().map(|usage| usage::row(usage, now)).collect(), &usage::LESS)?;
     Ok(())
 }

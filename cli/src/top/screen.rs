@@ -74,8 +74,8 @@ const COLUMNS: [Column; 8] = [
     },
 ];
 
-/// Shown besides where there is room: address, and the command in what is left.
-const ADDRESS_WIDTH: u16 = 15;
+/// Shown besides where there is room: address (set off from the figure before it), and the command in what is left.
+const ADDRESS_WIDTH: u16 = 17;
 
 /// Draws everything.
 pub fn draw(frame: &mut Frame<'_>, model: &mut Model, now: Timestamp) {
@@ -146,7 +146,7 @@ fn workers(frame: &mut Frame<'_>, area: Rect, model: &Model, now: Timestamp) {
     }));
     if wide {
         widths.extend([Constraint::Length(ADDRESS_WIDTH), Constraint::Fill(1)]);
-        heads.extend([head("ADDRESS", ADDRESS_WIDTH, false, false), head("COMMAND", 0, false, false)]);
+        heads.extend([head("  ADDRESS", ADDRESS_WIDTH, false, false), head("COMMAND", 0, false, false)]);
     }
     let rows = model.rows().into_iter().skip(model.offset).take(model.page).map(|usage| row(usage, now, wide));
     let table = Table::new(rows, widths).column_spacing(1).header(Row::new(heads).style(Style::new().reversed()));
@@ -176,7 +176,7 @@ fn row(usage: &Usage, now: Timestamp, wide: bool) -> Row<'static> {
     }
     if wide {
         let address = usage.worker.addresses.first().map_or("-", String::as_str);
-        cells.push(Line::from(cell(address.split('/').next().unwrap_or(address), ADDRESS_WIDTH.into())));
+        cells.push(Line::from(format!("  {}", cell(address.split('/').next().unwrap_or(address), 15))));
         cells.push(Line::from(cell(&json::command(&usage.worker).join(" "), 200)));
     }
     Row::new(cells)
