@@ -4,6 +4,7 @@
 
 mod args;
 mod attach;
+mod cage;
 mod caller;
 mod client;
 mod commands;

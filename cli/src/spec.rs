@@ -1,6 +1,7 @@
 //! From what was typed to what the daemon is asked for. Pure: environment, files and directory come in as values.
 
 use crate::args::run::RunArgs;
+use crate::cage;
 use clap::builder::TypedValueParser;
 use holdfast_proto::daemon::{Publish, Volume, WorkerSpec};
 use holdfast_proto::words::WorkerName;
@@ -87,6 +88,7 @@ pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSp
         labels: args.labels.iter().cloned().collect(),
         external_id: args.external_id.clone().unwrap_or_default(),
         limits: args.limits.message(),
+        cage: cage::cage(args, around.directory),
         restart: args.restart.map(|policy| policy.to_string()).unwrap_or_default(),
     })
 }

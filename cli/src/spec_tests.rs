@@ -53,6 +53,7 @@ fn everything_that_is_typed_arrives() {
         remove_on_exit: true,
         labels: [("app", "shop"), ("k", "a=b")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         external_id: "job:17".into(),
+        cage: None,
         restart: "on-failure:3".into(),
         limits: Some(Limits {
             memory_bytes: Some(512 << 20),

@@ -7,7 +7,7 @@ mod calls;
 #[path = "build/filter.rs"]
 mod filter;
 
-use calls::ROWS;
+use calls::{Group, ROWS};
 use std::fmt::Write;
 
 fn main() {
@@ -20,8 +20,8 @@ fn main() {
         "system call numbers here are the building machine's: build on the target"
     );
     let mut text = String::new();
-    for (name, rows) in [("FILTER", ROWS)] {
-        let program = filter::program(rows.iter());
+    for (name, nested) in [("FILTER", false), ("FILTER_NESTED", true)] {
+        let program = filter::program(ROWS.iter().filter(|row| !nested || row.group != Group::Namespaces));
         writeln!(text, "const {name}: [libc::sock_filter; {}] = [", program.len()).expect("into a String");
         for libc::sock_filter { code, jt, jf, k } in program {
             writeln!(text, "    libc::sock_filter {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},")

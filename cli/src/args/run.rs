@@ -1,9 +1,10 @@
 //! What was typed after `holdfast run`.
 
 use super::limits::LimitArgs;
+use crate::cage;
 use crate::spec;
 use clap::{Args, ValueEnum};
-use holdfast_proto::daemon::{Publish, Volume};
+use holdfast_proto::daemon::{Publish, Rootfs, Volume};
 use holdfast_proto::restart::RestartPolicy;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ Examples:
   holdfast run --rm --net none -- make test          no network but its own loopback
   holdfast run -d --restart on-failure:5 -- ./bot    up to five times in a row, with growing pauses
   holdfast run -d -p 127.0.0.1:5353:53/udp -- dnsd   on one address, udp
+  holdfast run --rm --rootfs ~/trees/debian --user root -- id    a tree of your own in place of the host's
+  holdfast run --rm --allow-userns -- bwrap --unshare-all --ro-bind / / true    a sandbox inside the worker
   holdfast run -d --label app=shop --external-id job-17 -- ./job   run twice, it is there once
 
 A published port answers on the host's addresses and on localhost; the worker sees the client's true address.
@@ -60,6 +63,15 @@ pub struct RunArgs {
     /// booted; unless-stopped only where it was not stopped.
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<RestartPolicy>,
+    /// Root file system: a directory of the host in place of the host's own tree; `:rw` lets the worker change it
+    #[arg(long, value_name = "DIR[:rw]", value_parser = cage::RootfsParser)]
+    pub rootfs: Option<Rootfs>,
+    /// Who the worker is inside
+    #[arg(long, value_name = "USER", default_value = "owner")]
+    pub user: User,
+    /// Let the worker make namespaces of its own, for sandboxes within it (bwrap, Chromium)
+    #[arg(long)]
+    pub allow_userns: bool,
     /// Signal that asks the worker to end [default: TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = spec::signal)]
     pub stop_signal: Option<u32>,
@@ -84,6 +96,16 @@ pub struct RunArgs {
     /// The program and its arguments
     #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
+}
+
+/// `--user`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum User {
+    /// The owner, by name and numbers
+    Owner,
+    /// The owner's uid and gid show as 0 (there are no others: nothing can be given away with chown)
+    #[value(alias = "0")]
+    Root,
 }
 
 /// `--net`.

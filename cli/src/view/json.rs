@@ -87,7 +87,22 @@ struct SpecJson {
     remove_on_exit: bool,
     labels: BTreeMap<String, String>,
     external_id: Option<String>,
+    cage: CageJson,
     restart: String,
+}
+
+#[derive(Debug, Serialize)]
+struct CageJson {
+    user: String,
+    allow_userns: bool,
+    /// None: the host's own tree.
+    rootfs: Option<RootfsJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct RootfsJson {
+    path: String,
+    writable: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -282,8 +297,16 @@ fn spec(spec: &WorkerSpec) -> SpecJson {
         remove_on_exit: spec.remove_on_exit,
         labels: spec.labels.clone().into_iter().collect(),
         external_id: some_text(&spec.external_id),
+        cage: cage(spec),
         restart: if spec.restart.is_empty() { "no".to_owned() } else { spec.restart.clone() },
     }
+}
+
+fn cage(spec: &WorkerSpec) -> CageJson {
+    let cage = spec.cage.clone().unwrap_or_default();
+    let rootfs = cage.rootfs.map(|rootfs| RootfsJson { path: text(&rootfs.path), writable: rootfs.writable });
+    let user = if cage.user.is_empty() { "owner".to_owned() } else { cage.user };
+    CageJson { user, allow_userns: cage.nested_namespaces, rootfs }
 }
 
 fn volume(volume: &Volume) -> VolumeJson {

@@ -9,7 +9,7 @@ use crate::worker::spec::{Network, Spec};
 use crate::{helper::LaunchError, hosts};
 use holdfast_launcher::launch::Failure;
 use holdfast_launcher::limits::Limit;
-use holdfast_launcher::orders::{self, Orders, Volume};
+use holdfast_launcher::orders::{self, CageOrders, Orders, Rootfs, Volume};
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use holdfast_proto::helper::{LaunchReply, LaunchRequest, Port};
 use holdfast_proto::problem::{Problem, Reason};
@@ -225,7 +225,8 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
             read_only: volume.read_only,
         })
         .collect();
-    if needs_mount(&spec.workdir, &volumes) {
+    // In a tree of its own a working directory is one of that tree.
+    if spec.cage.rootfs.is_none() && needs_mount(&spec.workdir, &volumes) {
         volumes.push(Volume { source: spec.workdir.clone(), target: spec.workdir.clone(), read_only: false });
     }
     Orders {
@@ -245,6 +246,11 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
         log_bytes_max: spec.log_bytes_max,
         log_files_max: spec.log_files_max,
         limits: spec.limits,
+        cage: CageOrders {
+            nested: spec.cage.nested,
+            root_user: spec.cage.root_user,
+            rootfs: spec.cage.rootfs.clone().map(|rootfs| Rootfs { path: rootfs.path, writable: rootfs.writable }),
+        },
     }
 }
 
@@ -262,7 +268,7 @@ pub fn environment(spec: &Spec, more: &[Vec<u8>], owner: &str) -> Vec<OsString> 
     let ours = [
         PATH.to_owned(),
         HOME.to_owned(),
-        format!("USER={owner}"),
+        format!("USER={}", if spec.cage.root_user { "root" } else { owner }),
         "LANG=C.UTF-8".to_owned(),
         "TERM=dumb".to_owned(),
         format!("HOSTNAME={}", spec.name),

@@ -1,5 +1,6 @@
 //! What the owner wants a worker to be, parsed into a type that cannot be wrong. Pure.
 
+use super::cage::{self, Cage};
 use super::limits::{LimitError, limits};
 use super::query::{self, MarkError};
 use holdfast_launcher::limits::Limits;
@@ -110,6 +111,11 @@ pub enum SpecError {
     /// Nothing to publish on.
     #[error("ports cannot be published on network none: use --net bridge")]
     PublishOnNone,
+    /// Neither the owner nor root.
+    #[error(
+        "unknown user {0:?}: a worker is its owner, or `root` (the owner's numbers show as 0); there are no others"
+    )]
+    User(String),
     /// Not a signal.
     #[error("bad signal {0}: use a standard signal, 1 to {SIGNAL_MAX}")]
     Signal(u32),
@@ -208,6 +214,8 @@ pub struct Spec {
     pub restart: RestartPolicy,
     /// What it may use at most.
     pub limits: Limits,
+    /// Where it differs from the default one.
+    pub cage: Cage,
 }
 
 impl Network {
@@ -249,7 +257,7 @@ impl TryFrom<&wire::WorkerSpec> for Spec {
             publish,
             env: spec.env.iter().map(|word| variable(word)).collect::<Result<_, _>>()?,
             workdir: if spec.workdir.is_empty() { "/".into() } else { path("workdir", &spec.workdir)? },
-            volumes: spec.volumes.iter().map(volume).collect::<Result<_, _>>()?,
+            volumes: spec.volumes.iter().map(cage::volume).collect::<Result<_, _>>()?,
             stop_signal: if spec.stop_signal == 0 { SIGTERM } else { signal(spec.stop_signal)? },
             grace: spec.stop_timeout_secs.map_or(Ok(GRACE_DEFAULT), grace)?,
             log_bytes_max,
@@ -259,6 +267,7 @@ impl TryFrom<&wire::WorkerSpec> for Spec {
             external_id: spec.external_id.clone(),
             limits: limits(spec.limits.as_ref())?,
             restart: if spec.restart.is_empty() { RestartPolicy::No } else { spec.restart.parse()? },
+            cage: spec.cage.as_ref().map_or(Ok(Cage::default()), cage::cage)?,
         })
     }
 }
@@ -320,15 +329,6 @@ pub fn path(what: &'static str, bytes: &[u8]) -> Result<PathBuf, SpecError> {
     } else {
         Err(SpecError::Path { what, path: shown(bytes) })
     }
-}
-
-fn volume(volume: &wire::Volume) -> Result<Volume, SpecError> {
-    let source = path("volume source", &volume.source)?;
-    let target = path("volume target", &volume.target)?;
-    if target == Path::new("/") {
-        return Err(SpecError::VolumeOverRoot);
-    }
-    Ok(Volume { source, target, read_only: volume.read_only })
 }
 
 fn publish(ports: &[wire::Publish], network: Network) -> Result<Vec<Publish>, SpecError> {

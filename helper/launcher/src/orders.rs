@@ -50,6 +50,28 @@ pub struct Orders {
     pub log_files_max: u32,
     /// What the worker may use at most.
     pub limits: Limits,
+    /// Where the owner asked for another cage than the default one.
+    pub cage: CageOrders,
+}
+
+/// How a worker's cage differs from the default one, which is all of it `false` and `None`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CageOrders {
+    /// It may make namespaces within its own.
+    pub nested: bool,
+    /// The owner's uid and gid show as 0.
+    pub root_user: bool,
+    /// Instead of the host's tree.
+    pub rootfs: Option<Rootfs>,
+}
+
+/// A directory of the host that becomes the worker's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rootfs {
+    /// Absolute.
+    pub path: PathBuf,
+    /// What the worker changes stays there.
+    pub writable: bool,
 }
 
 /// One bind mount.
@@ -87,6 +109,11 @@ impl Orders {
         path(&mut w, &self.control_dir);
         w.list(&self.hidden, path).u64(self.log_bytes_max).u32(self.log_files_max);
         self.limits.write(&mut w);
+        w.u8(self.cage.nested.into()).u8(self.cage.root_user.into());
+        w.list(self.cage.rootfs.as_slice(), |w, rootfs| {
+            path(w, &rootfs.path);
+            w.u8(rootfs.writable.into());
+        });
         w.finish()
     }
 
@@ -116,6 +143,7 @@ impl Orders {
             log_bytes_max: r.u64()?,
             log_files_max: r.u32()?,
             limits: Limits::read(&mut r)?,
+            cage: cage(&mut r)?,
         };
         r.end()?;
         if orders.argv.is_empty() {
@@ -126,6 +154,14 @@ impl Orders {
         }
         Ok(orders)
     }
+}
+
+fn cage(r: &mut Reader<'_>) -> Result<CageOrders, WireError> {
+    let (nested, root_user) = (r.bool("nested namespaces")?, r.bool("root user")?);
+    let mut rootfs =
+        r.list(|r| Ok(Rootfs { path: path(r, "root file system")?, writable: r.bool("root file system's mode")? }))?;
+    let cage = CageOrders { nested, root_user, rootfs: rootfs.pop() };
+    if rootfs.is_empty() { Ok(cage) } else { Err(WireError::Value("root file systems")) }
 }
 
 fn word(r: &mut Reader<'_>, field: &'static str) -> Result<OsString, WireError> {

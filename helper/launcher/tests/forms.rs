@@ -11,7 +11,7 @@ use holdfast_launcher::control::{Hello, Order, Report};
 use holdfast_launcher::counters::{AskCounters, Counters, MemorySource};
 use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, ShimWord, Wiring};
 use holdfast_launcher::limits::{Enforced, Enforcer, Limits};
-use holdfast_launcher::orders::{Orders, Volume};
+use holdfast_launcher::orders::{CageOrders, Orders, Rootfs, Volume};
 use holdfast_launcher::output::{self, RecordHeader, SegmentHeader, Stream, segment_name, segment_number};
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use holdfast_launcher::session::{Call, DATA_BYTES_MAX, End, FromSession, Program, Refusal, Size, ToSession};
@@ -56,6 +56,11 @@ fn orders() -> Orders {
         log_bytes_max: 100 << 20,
         log_files_max: 10,
         limits: Limits { memory_bytes: Some(512 << 20), cpu_millis: Some(1500), tasks: 100, best_effort: true },
+        cage: CageOrders {
+            nested: true,
+            root_user: false,
+            rootfs: Some(Rootfs { path: "/srv/tree".into(), writable: true }),
+        },
     }
 }
 
@@ -306,6 +311,7 @@ prop_compose! {
         (state_dir, control_dir, hidden) in (any_path(), any_path(), vec(any_path(), 0..3)),
         (log_bytes_max, log_files_max) in (any::<u64>(), 1u32..),
         (memory, cpu, tasks, best_effort) in (proptest::option::of(1u64 << 20..), proptest::option::of(10u32..1000), 1u32..1000, any::<bool>()),
+        (nested, root_user, rootfs) in (any::<bool>(), any::<bool>(), proptest::option::of((any_path(), any::<bool>()))),
     ) -> Orders {
         let volumes =
             volumes.into_iter().map(|(source, target, read_only)| Volume { source, target, read_only }).collect();
@@ -313,6 +319,9 @@ prop_compose! {
             worker, generation, nonce, hostname, argv, env, workdir, volumes, hosts_file, resolv_conf, state_dir,
             control_dir, hidden, log_bytes_max, log_files_max,
             limits: Limits { memory_bytes: memory, cpu_millis: cpu, tasks, best_effort },
+            cage: CageOrders {
+                nested, root_user, rootfs: rootfs.map(|(path, writable)| Rootfs { path, writable }),
+            },
         }
     }
 }

@@ -18,6 +18,7 @@ mod life;
 mod limits;
 mod main_job;
 mod power;
+mod rootfs;
 mod runtimes;
 mod session;
 mod suspend;

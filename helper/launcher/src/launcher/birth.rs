@@ -26,9 +26,12 @@ const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS;
 
-/// What the shim needs in its own namespaces: mounts and names, its links, and to take all of it from the worker.
-const SHIM_CAPABILITIES: CapabilitySet =
-    CapabilitySet::SYS_ADMIN.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::SETPCAP);
+/// What the shim needs in its own namespaces: mounts and names, its links, a limit on namespaces, and to take all of it
+/// from the worker.
+const SHIM_CAPABILITIES: CapabilitySet = CapabilitySet::SYS_ADMIN
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::SETPCAP);
 
 /// What every birth needs, opened once.
 pub struct Nursery {

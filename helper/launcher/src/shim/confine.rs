@@ -2,20 +2,86 @@
 //! else is started inside. One place, so that none of them has more than another.
 
 use crate::halt::{CAGE, Halt, Step};
-use crate::sys;
+use crate::{proc, sys};
+use holdfast_launcher::orders::CageOrders;
+use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::os::fd::OwnedFd;
 
 include!(concat!(env!("OUT_DIR"), "/seccomp.rs"));
 
-/// In a child that is about to execute: plain signals, no capability, no new privileges, the system-call filter.
-/// From here on no call that the filter refuses can be made.
-pub fn confine() -> Result<(), Halt> {
-    sys::default_signals();
-    SigSet::empty().thread_set_mask().step("unblock signals")?;
-    give_up_capabilities()?;
-    sys::seccomp(&FILTER).step("seccomp")
+/// What holds every process of one worker.
+pub struct Confinement {
+    /// Namespaces of their own are allowed.
+    nested: bool,
+    /// Where the owner's ids show as 0.
+    root: Option<RootUser>,
+}
+
+/// What it takes to be 0 in a user namespace below the shim's. Not in the shim's own: whoever is 0 there could change
+/// the settings of its network namespace without any capability.
+struct RootUser {
+    /// Of our own `/proc`, before it was closed.
+    user_knobs: OwnedFd,
+    proc: OwnedFd,
+    uid: u32,
+    gid: u32,
+}
+
+impl Confinement {
+    /// Reads it from the orders, while `/proc` is open; without a nested one, the shim's own user namespace is the last.
+    pub fn of(orders: &CageOrders, proc: &OwnedFd) -> Result<Self, Halt> {
+        let user_knobs = proc::user_knobs(proc)?;
+        if !orders.nested && !orders.root_user {
+            proc::allow_no_namespaces(&user_knobs)?;
+        }
+        let root = if orders.root_user {
+            let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+            Some(RootUser { user_knobs, proc: proc.try_clone().step("dup")?, uid, gid })
+        } else {
+            None
+        };
+        Ok(Self { nested: orders.nested, root })
+    }
+
+    /// In a child that is about to execute: its user, plain signals, no capability, no new privileges, the system-call
+    /// filter. From here on no call that the filter refuses can be made.
+    pub fn confine(&self) -> Result<(), Halt> {
+        if let Some(root) = &self.root {
+            root.enter()?;
+            if !self.nested {
+                proc::allow_no_namespaces(&root.user_knobs)?;
+            }
+        }
+        sys::default_signals();
+        SigSet::empty().thread_set_mask().step("unblock signals")?;
+        give_up_capabilities()?;
+        sys::seccomp(if self.nested { &FILTER_NESTED } else { &FILTER }).step("seccomp")
+    }
+}
+
+impl RootUser {
+    fn enter(&self) -> Result<(), Halt> {
+        nix::sched::unshare(CloneFlags::CLONE_NEWUSER).step("user namespace")?;
+        // /proc/self is root's while the process is not dumpable; nobody in here could use the moment, for it holds
+        // capabilities that nobody else in here has.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).step("dumpable")?;
+        self.write("setgroups", "deny")?;
+        self.write("uid_map", &format!("0 {} 1", self.uid))?;
+        self.write("gid_map", &format!("0 {} 1", self.gid))?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).step("dumpable")
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<(), Halt> {
+        rustix::fs::openat(&self.proc, format!("self/{file}"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|fd| rustix::io::write(fd, text.as_bytes()))
+            .step(file)
+            .map(drop)
+    }
 }
 
 /// For good: nothing is inheritable, nothing can be gained by exec.

@@ -48,7 +48,7 @@ pub fn live(orders: Orders, places: Places, cage: Cage, enforced: Enforced, wiri
     };
     let mut life = Life {
         watchers: Watchers::new(orders.nonce),
-        sessions: Sessions::new(null),
+        sessions: Sessions::new(null, cage.confinement.clone()),
         freezer: Freezer::default(),
         report: Report::Preparing { generation: orders.generation, version: holdfast_proto::VERSION.to_owned() },
         started_at_ns: 0,
@@ -63,7 +63,7 @@ pub fn live(orders: Orders, places: Places, cage: Cage, enforced: Enforced, wiri
         Ok(born) => {
             // None of the rest is needed again, and an idle shim is to be small.
             life.meter = Some(Meter::new(cage.proc, &wiring.link, enforced));
-            drop((orders, cage.workdir, cage.null));
+            drop((orders, cage.workdir, cage.null, cage.confinement));
             life.watch(born)
         }
         Err(halt) => Outcome::NotStarted { code: halt.code, failure: halt.failure },

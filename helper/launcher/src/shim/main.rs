@@ -30,10 +30,12 @@ mod session_flow;
 mod sessions;
 mod targets;
 mod terminal;
+mod tree;
 mod volumes;
 mod watchers;
 mod worker;
 
+use confine::Confinement;
 use halt::{Halt, Step};
 use hidden::Hidden;
 use holdfast_launcher::launch::{PACKET_BYTES_MAX, ShimWord, Wiring};
@@ -45,6 +47,7 @@ use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 /// What the launcher leaves open (birth.rs there).
 const ORDERS: i32 = 3;
@@ -107,6 +110,8 @@ struct Cage {
     null: OwnedFd,
     /// The worker's `/proc`.
     proc: OwnedFd,
+    /// What every process in it is held by.
+    confinement: Rc<Confinement>,
 }
 
 fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
@@ -115,7 +120,8 @@ fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
     let host = mounts::read(&host)?;
     let hidden = Hidden::find(orders, &host)?;
     let volumes = volumes::open(orders, &host, &hidden)?;
-    let cage = root::build(root::Parts { orders, places, volumes, hidden: &hidden })?;
+    let tree = tree::Tree::open(orders, &host, &hidden)?;
+    let cage = root::build(root::Parts { orders, places, volumes, hidden: &hidden, tree })?;
     rustix::system::sethostname(orders.hostname.as_bytes()).step("sethostname")?;
     netlink::loopback_up()?;
     Ok(cage)

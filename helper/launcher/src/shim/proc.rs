@@ -1,6 +1,6 @@
 //! The worker's `/proc`: of its own pid namespace, without what shows or changes the host.
 
-use crate::halt::{Halt, Step};
+use crate::halt::{CAGE, Halt, Step};
 use crate::hidden::{Covers, put_over};
 use crate::root::{attach_on, clone_tree, filesystem};
 use crate::sys;
@@ -34,6 +34,19 @@ pub fn set_up(proc: &OwnedFd) -> Result<(), Halt> {
     let gid = rustix::process::getegid().as_raw();
     set(proc, "net/ipv4/ip_unprivileged_port_start", "0")?;
     set(proc, "net/ipv4/ping_group_range", &format!("{gid} {gid}"))
+}
+
+/// No namespace of its own for whoever is in the user namespace of this process: behind the system-call filter.
+pub fn allow_no_namespaces(user_knobs: &OwnedFd) -> Result<(), Halt> {
+    rustix::fs::openat(user_knobs, "max_user_namespaces", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::write(file, b"0"))
+        .step("max_user_namespaces")
+        .map(drop)
+}
+
+/// `/proc/sys/user`, as it is before [`close`].
+pub fn user_knobs(proc: &OwnedFd) -> Result<OwnedFd, Halt> {
+    open(proc, "sys/user").step("open /proc/sys/user")?.ok_or_else(|| Halt::new(CAGE, "/proc/sys/user", Errno::NOENT))
 }
 
 /// To be called when everything is set.

@@ -3,31 +3,26 @@
 //! All by mount descriptors (fsopen, open_tree, move_mount): no path is walked twice, so none can be swapped in
 //! between.
 
+use crate::confine::Confinement;
 use crate::halt::{CAGE, Halt, NOT_EXECUTABLE, Step};
 use crate::hidden::{Covers, Hidden};
 use crate::places::{Places, open_in};
 use crate::sys;
 use crate::targets::{self, Ours};
+use crate::tree::Tree;
 use crate::volumes::Volumes;
 use crate::{Cage, devices, mounts, proc};
 use holdfast_launcher::orders::Orders;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// Of the host's root, not bound: the host's own business, homes, and what the worker has its own of.
-const NOT_BOUND: &[&[u8]] =
-    &[b"boot", b"dev", b"home", b"lost+found", b"media", b"mnt", b"proc", b"root", b"run", b"sys", b"tmp"];
-
-/// In `/etc`, the worker's own.
-const NAME_FILES: &[&str] = &["hosts", "resolv.conf"];
+use std::rc::Rc;
 
 /// Set on everything that the worker sees.
 pub const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
@@ -45,6 +40,8 @@ pub struct Parts<'a> {
     pub volumes: Volumes,
     /// Covered in the end.
     pub hidden: &'a Hidden,
+    /// What it is filled with.
+    pub tree: Tree,
 }
 
 /// Builds the root and moves into it.
@@ -54,7 +51,7 @@ pub fn build(parts: Parts<'_>) -> Result<Cage, Halt> {
     move_mount(&root, c"", CWD, BUILDING_SITE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).step("mount /")?;
     let mut ours = Ours::default();
     ours.add(&root).step("stat /")?;
-    bind_host(&root)?;
+    parts.tree.bind(&root)?;
     own_directories(&root, &mut ours)?;
     devices::make(&root, &mut ours)?;
     // Before any volume: these are ours, whatever is mounted over them later.
@@ -69,11 +66,15 @@ pub fn build(parts: Parts<'_>) -> Result<Cage, Halt> {
     parts.volumes.mount(&root, &proc, &ours)?;
     enter(&root)?;
     parts.hidden.cover(&root, &mounts::read(&proc)?, hosts, &covers)?;
+    let confinement = Confinement::of(&parts.orders.cage, &proc)?;
     proc::set_up(&proc)?;
-    proc::close(&proc, &covers)?;
+    if !parts.orders.cage.nested {
+        // A sandbox inside mounts a /proc of its own, which the kernel allows where ours is whole alone.
+        proc::close(&proc, &covers)?;
+    }
     sys::mount_setattr(root.as_fd(), c"", false, MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0)
         .step("read-only /")?;
-    Ok(Cage { workdir: workdir(&root, &parts.orders.workdir)?, null, proc })
+    Ok(Cage { workdir: workdir(&root, &parts.orders.workdir)?, null, proc, confinement: Rc::new(confinement) })
 }
 
 /// The working directory inside, which must be one.
@@ -124,56 +125,6 @@ pub fn attach(tree: &OwnedFd, root: &OwnedFd, path: &Path) -> rustix::io::Result
 pub fn attach_on(tree: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(tree, c"", target, c"", flags)
-}
-
-fn bind_host(root: &OwnedFd) -> Result<(), Halt> {
-    let top = rustix::fs::open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .step("open the host's /")?;
-    for entry in rustix::fs::Dir::read_from(&top).step("read the host's /")? {
-        let entry = entry.step("read the host's /")?;
-        let name = entry.file_name();
-        let known = name.to_bytes() == b"." || name.to_bytes() == b"..";
-        if known || NOT_BOUND.contains(&name.to_bytes()) {
-            continue;
-        }
-        let step = || format!("bind /{}", name.to_string_lossy());
-        match entry.file_type() {
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&top, name, Vec::new()).step(step())?;
-                rustix::fs::symlinkat(target, root, name).step(step())?;
-            }
-            FileType::Directory => {
-                rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)).step(step())?;
-                let missing = if name == c"etc" { missing_name_files(&top) } else { Vec::new() };
-                let tree = if missing.is_empty() { clone_tree(&top, name, true) } else { filled_etc(root, &missing) };
-                let tree = tree.step(step())?;
-                let read_only = PLAIN | MountAttrFlags::MOUNT_ATTR_RDONLY;
-                sys::mount_setattr(tree.as_fd(), c"", true, read_only.bits().into(), libc::MS_PRIVATE).step(step())?;
-                attach(&tree, root, Path::new(OsStr::from_bytes(name.to_bytes()))).step(step())?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// What the host's `/etc` lacks to bind the worker's files on: a minimal host may have neither.
-fn missing_name_files(top: &OwnedFd) -> Vec<&'static str> {
-    let missing = |name: &&str| {
-        rustix::fs::statat(top, format!("etc/{name}"), AtFlags::SYMLINK_NOFOLLOW).err() == Some(Errno::NOENT)
-    };
-    NAME_FILES.iter().copied().filter(missing).collect()
-}
-
-/// The host's `/etc` with empty files for those it lacks: a read-only overlay, whose upper layer stays below it.
-fn filled_etc(root: &OwnedFd, missing: &[&str]) -> rustix::io::Result<OwnedFd> {
-    let files = tmpfs(&[("mode", "0755"), ("size", "64k")])?;
-    for name in missing {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
-        rustix::fs::openat(&files, *name, flags, Mode::from_raw_mode(0o644))?;
-    }
-    attach(&files, root, Path::new("etc"))?;
-    filesystem("overlay", &[("lowerdir", &format!("{BUILDING_SITE}/etc:/etc"))], MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 fn own_directories(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {

@@ -1,6 +1,7 @@
 //! Programs beside the worker's own (`exec`): started here, in the same cage, each with a connection of its own that
 //! may break and come again. What they write waits for its reader, never the shim, and never another session.
 
+use crate::confine::Confinement;
 use crate::halt::{Halt, Step};
 use crate::session_flow::{Incoming, Outgoing};
 use crate::worker::{self, Beside};
@@ -66,12 +67,17 @@ pub struct Session {
 
 impl Session {
     /// Starts the program; where that cannot be, the connection is told so, and there is no session.
-    pub fn start(request: Request, null: &OwnedFd, cgroup: Option<&OwnedFd>) -> Option<Self> {
+    pub fn start(
+        confinement: &Confinement,
+        request: Request,
+        null: &OwnedFd,
+        cgroup: Option<&OwnedFd>,
+    ) -> Option<Self> {
         let cgroup = cgroup.map(AsFd::as_fd);
         let Request { link, id, terminal, input, program } = request;
         let started = match terminal {
-            Some(size) => on_terminal(&program, size, cgroup),
-            None => on_pipes(&program, input, null, cgroup),
+            Some(size) => on_terminal(confinement, &program, size, cgroup),
+            None => on_pipes(confinement, &program, input, null, cgroup),
         };
         let (ours, beside) = match started {
             Ok(started) => started,
@@ -327,14 +333,20 @@ struct Ours {
     outputs: [Option<OwnedFd>; 2],
 }
 
-fn on_terminal(program: &Program, size: Size, cgroup: Option<BorrowedFd<'_>>) -> Result<(Ours, Beside), Halt> {
+fn on_terminal(
+    confinement: &Confinement,
+    program: &Program,
+    size: Size,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<(Ours, Beside), Halt> {
     let (ours, theirs) = terminal::open(size)?;
     let input = ours.try_clone().step("dup the terminal")?;
-    let beside = worker::fork_beside(program, [theirs.as_fd(); 3], true, cgroup)?;
+    let beside = worker::fork_beside(confinement, program, [theirs.as_fd(); 3], true, cgroup)?;
     Ok((Ours { input: Some(input), outputs: [Some(ours), None] }, beside))
 }
 
 fn on_pipes(
+    confinement: &Confinement,
     program: &Program,
     input: bool,
     null: &OwnedFd,
@@ -348,7 +360,7 @@ fn on_pipes(
         rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK).step("pipe")?;
     }
     let standard = [stdin_out.as_fd(), stdout_in.as_fd(), stderr_in.as_fd()];
-    let beside = worker::fork_beside(program, standard, false, cgroup)?;
+    let beside = worker::fork_beside(confinement, program, standard, false, cgroup)?;
     Ok((Ours { input: stdin.map(|(_, into)| into), outputs: [Some(stdout), Some(stderr)] }, beside))
 }
 

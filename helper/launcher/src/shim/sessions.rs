@@ -1,17 +1,20 @@
 //! The sessions of one worker: who calls, who is let in, whose turn it is. Holds no memory while there is none.
 
+use crate::confine::Confinement;
 use crate::packet;
 use crate::session::{Request, Session, refuse};
 use holdfast_launcher::session::{Call, PACKET_BYTES_MAX, PROGRAM_BYTES_MAX, Program, Refusal, SESSIONS_MAX};
 use rustix::event::PollFd;
 use rustix::process::WaitStatus;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Instant;
 
 /// All of them.
 pub struct Sessions {
     /// The worker's `/dev/null`.
     null: OwnedFd,
+    confinement: Rc<Confinement>,
     sessions: Vec<Session>,
     /// For one packet or one read; empty while there is no session.
     buffer: Vec<u8>,
@@ -29,8 +32,8 @@ pub struct Caller {
 
 impl Sessions {
     /// None yet. `null` is what a program without input reads.
-    pub fn new(null: OwnedFd) -> Self {
-        Self { null, sessions: Vec::new(), buffer: Vec::new() }
+    pub fn new(null: OwnedFd, confinement: Rc<Confinement>) -> Self {
+        Self { null, confinement, sessions: Vec::new(), buffer: Vec::new() }
     }
 
     /// Starts or resumes a session, or refuses it by name.
@@ -49,7 +52,7 @@ impl Sessions {
                     None => Refusal::Invalid,
                     Some(program) => {
                         let request = Request { link, id: session, terminal, input, program };
-                        self.sessions.extend(Session::start(request, &self.null, cgroup));
+                        self.sessions.extend(Session::start(&self.confinement, request, &self.null, cgroup));
                         return;
                     }
                 };

@@ -1,7 +1,7 @@
 //! The worker itself: one child without any privilege, and the program that it executes.
 
 use crate::Cage;
-use crate::confine::{confine, give_up_capabilities, raise_kept};
+use crate::confine::{Confinement, give_up_capabilities, raise_kept};
 use crate::halt::{CAGE, Halt, Step};
 use crate::sys;
 use holdfast_launcher::launch::Failure;
@@ -58,6 +58,7 @@ pub struct Beside {
 /// Forks one more process of the worker: same cgroup, same cage, nothing more. With `terminal` its three
 /// descriptors are one, which becomes its controlling one.
 pub fn fork_beside(
+    confinement: &Confinement,
     program: &Program,
     standard: [BorrowedFd<'_>; 3],
     terminal: bool,
@@ -66,7 +67,7 @@ pub fn fork_beside(
     let (executed, executed_in) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipe")?;
     rustix::fs::fcntl_setfl(&executed, OFlags::NONBLOCK).step("pipe")?;
     match sys::clone3(0, cgroup).step("fork")? {
-        sys::Forked::Child => say_and_end(run_beside(program, standard, terminal), &executed_in),
+        sys::Forked::Child => say_and_end(run_beside(confinement, program, standard, terminal), &executed_in),
         sys::Forked::Parent { pid, .. } => Ok(Beside { pid: pid as i32, executed }),
     }
 }
@@ -97,11 +98,16 @@ fn run(orders: &Orders, cage: &Cage, standard: [&OwnedFd; 3]) -> Result<Infallib
     enter(standard.map(AsFd::as_fd))?;
     rustix::process::fchdir(&cage.workdir).named(format!("working directory {}", orders.workdir.display()))?;
     check_directory(&orders.workdir)?;
-    become_program(&orders.argv, &orders.env)
+    become_program(&orders.argv, &orders.env, &cage.confinement)
 }
 
 /// The same beside the worker's first process, from what `keep_for_sessions` left.
-fn run_beside(program: &Program, standard: [BorrowedFd<'_>; 3], terminal: bool) -> Result<Infallible, Halt> {
+fn run_beside(
+    confinement: &Confinement,
+    program: &Program,
+    standard: [BorrowedFd<'_>; 3],
+    terminal: bool,
+) -> Result<Infallible, Halt> {
     raise_kept()?;
     enter(standard)?;
     if terminal {
@@ -111,7 +117,7 @@ fn run_beside(program: &Program, standard: [BorrowedFd<'_>; 3], terminal: bool) 
     give_up_capabilities()?;
     rustix::process::chdir(&program.workdir).named(format!("working directory {}", program.workdir.display()))?;
     check_directory(&program.workdir)?;
-    become_program(&program.argv, &program.env)
+    become_program(&program.argv, &program.env, confinement)
 }
 
 /// A session and a cgroup namespace of its own, and 0-2.
@@ -136,9 +142,9 @@ fn check_directory(path: &Path) -> Result<(), Halt> {
 }
 
 /// Takes every right away, then executes.
-fn become_program(argv: &[OsString], env: &[OsString]) -> Result<Infallible, Halt> {
+fn become_program(argv: &[OsString], env: &[OsString], confinement: &Confinement) -> Result<Infallible, Halt> {
     let (programs, words, variables) = words(argv, env)?;
-    confine()?;
+    confinement.confine()?;
     execute(&argv[0], &programs, &words, &variables)
 }
 

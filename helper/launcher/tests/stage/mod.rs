@@ -142,6 +142,7 @@ impl Stage {
             log_bytes_max: 1 << 30,
             log_files_max: 10,
             limits: Default::default(),
+            cage: Default::default(),
         }
     }
 

@@ -5,6 +5,7 @@ mod callers;
 mod identity;
 mod inside;
 mod links;
+mod paths;
 mod root;
 mod shim;
 mod starving;
