@@ -15,6 +15,8 @@ fn env(name: &str) -> String {
 
 #[cfg(feature = "_codegen")]
 mod contracts {
+    use prost::Message;
+
     /// Servers and clients are generated only for the roles whose features are on.
     pub fn compile() {
         let on = |role: &str| std::env::var(format!("CARGO_FEATURE_{role}")).is_ok();
@@ -23,7 +25,7 @@ mod contracts {
             ("daemon.proto", on("DAEMON_SERVER"), on("DAEMON_CLIENT")),
             ("helper.proto", on("HELPER_SERVER"), on("HELPER_CLIENT")),
         ] {
-            let set = protox::compile([file], ["schema"]).unwrap_or_else(|error| panic!("{error:?}"));
+            let set = compiled(&[file]);
             tonic_prost_build::configure()
                 .build_transport(false)
                 .build_server(server)
@@ -31,5 +33,22 @@ mod contracts {
                 .compile_fds(set)
                 .unwrap_or_else(|error| panic!("{file}: {error}"));
         }
+        if on("DAEMON_SERVER") {
+            describe(&["daemon.proto", "problem.proto"]);
+        }
+    }
+
+    fn compiled(files: &[&str]) -> prost_types::FileDescriptorSet {
+        protox::compile(files, ["schema"]).unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    /// What the reflection service tells: the contracts without their comments.
+    fn describe(files: &[&str]) {
+        let mut set = compiled(files);
+        for file in &mut set.file {
+            file.source_code_info = None;
+        }
+        let path = std::path::Path::new(&super::env("OUT_DIR")).join("daemon.fds");
+        std::fs::write(&path, set.encode_to_vec()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 }

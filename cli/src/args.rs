@@ -24,11 +24,13 @@ Without systemd (a container, CI, a first try):
 
 Something wrong? `holdfast doctor` says what, and what to do.
 Every verb has examples: holdfast VERB --help
+Pages: holdfast help networks | rules | limits | rootfs
 Documentation: docs/ of the source (operations.md, privileges.md, contract.md)";
 
 /// Long-lived, network-isolated workers for an ordinary user: whatever happens to Holdfast, they stay alive
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version = holdfast_proto::VERSION, arg_required_else_help = true,
+    disable_help_subcommand = true,
     after_help = FIRST_STEPS, max_term_width = 110)]
 pub struct Args {
     /// Whose workers: root has to say, everybody else has their own
@@ -49,7 +51,7 @@ pub enum Command {
     /// List workers
     Ps(query::PsArgs),
     /// Show what a worker wrote
-    Logs(LogsArgs),
+    Logs(query::LogsArgs),
     /// Show what happened to workers and networks, and what happens
     Events(query::EventsArgs),
     /// Show everything about a worker
@@ -84,8 +86,10 @@ pub enum Command {
     Doctor(JsonArgs),
     /// Print the version
     Version(JsonArgs),
-    /// Print a completion script for a shell
+    /// Print a completion script for a shell: TAB then knows the workers that are there
     Completion(CompletionArgs),
+    /// Print a page (networks, rules, limits, rootfs), or the help of a verb
+    Help(HelpArgs),
     /// Run Holdfast without systemd
     Session(commands::session::SessionArgs),
     /// Install, look after and remove the system's Holdfast (root)
@@ -110,25 +114,6 @@ pub struct JsonArgs {
     /// One JSON document instead of prose
     #[arg(long)]
     pub json: bool,
-}
-
-/// `logs`.
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "\
-Examples:
-  holdfast logs web            everything that is kept; stdout to stdout, stderr to stderr
-  holdfast logs --tail 20 web
-  holdfast logs -f web         go on until the worker ends")]
-pub struct LogsArgs {
-    /// Go on until the worker is down for good
-    #[arg(short, long)]
-    pub follow: bool,
-    /// Only the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
-    pub tail: Option<u64>,
-    /// Name, id, or the first four or more characters of an id
-    #[arg(value_name = "WORKER")]
-    pub worker: String,
 }
 
 /// `inspect`.
@@ -240,12 +225,24 @@ pub struct PortArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  holdfast completion bash > ~/.local/share/bash-completion/completions/holdfast
-  holdfast completion fish > ~/.config/fish/completions/holdfast.fish")]
+  source <(holdfast completion bash)                      in ~/.bashrc
+  source <(holdfast completion zsh)                       in ~/.zshrc
+  holdfast completion fish > ~/.config/fish/completions/holdfast.fish
+
+TAB then completes verbs, options, the names of workers that a verb can do something with, filters, phases and networks
+(bash: filters up to their `=`); where no daemon answers within 0.3 s, nothing.")]
 pub struct CompletionArgs {
     /// Which shell
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
+}
+
+/// `help`.
+#[derive(Debug, ClapArgs)]
+pub struct HelpArgs {
+    /// A topic (networks, rules, limits, rootfs) or a verb
+    #[arg(value_name = "TOPIC|VERB")]
+    pub words: Vec<String>,
 }
 
 /// A session's directory, as its hidden verbs are told.

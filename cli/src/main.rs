@@ -8,9 +8,11 @@ mod cage;
 mod caller;
 mod client;
 mod commands;
+mod complete;
 mod doctor;
 mod exec;
 mod exit;
+mod help;
 mod install;
 mod moment;
 mod out;
@@ -25,6 +27,8 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // At a TAB, the shell asks this program in other words ($COMPLETE): then it answers and ends here.
+    clap_complete::CompleteEnv::with_factory(complete::command).bin("holdfast").complete();
     let typed = args::Args::parse();
     match commands::run(typed) {
         Ok(code) => code,

@@ -1,6 +1,6 @@
 //! A worker's output on its way to the same descriptors here: what was seen already is left out, what is missing is said.
 
-use crate::view::plain;
+use crate::view::{plain, time};
 use holdfast_proto::daemon::Output;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -42,6 +42,31 @@ impl Cursor {
         let known_bytes = usize::try_from(known - known_dropped).unwrap_or(usize::MAX).min(piece.bytes.len());
         piece.bytes.drain(..known_bytes);
         Some(piece)
+    }
+}
+
+/// Puts the time in front of each line, for each stream by itself: pieces end where the worker's writes did.
+#[derive(Debug, Default)]
+pub struct Stamps {
+    /// Whether stdout and stderr are within a line.
+    within: [bool; 2],
+}
+
+impl Stamps {
+    /// The piece's bytes with the times of the lines that begin in it.
+    pub fn stamp(&mut self, piece: &Output) -> Vec<u8> {
+        let within = &mut self.within[usize::from(piece.stream == STDERR)];
+        let time = time::rfc3339_nanos(piece.time);
+        let mut stamped = Vec::with_capacity(piece.bytes.len() + 64);
+        for line in piece.bytes.split_inclusive(|byte| *byte == b'\n') {
+            if !*within {
+                stamped.extend_from_slice(time.as_bytes());
+                stamped.push(b' ');
+            }
+            stamped.extend_from_slice(line);
+            *within = !line.ends_with(b"\n");
+        }
+        stamped
     }
 }
 
@@ -174,7 +199,7 @@ mod tests {
     }
 
     fn piece(bytes: &[u8]) -> Output {
-        Output { stream: 1, bytes: bytes.to_vec(), time: 0, dropped: 0 }
+        Output { stream: 1, bytes: bytes.to_vec(), ..Output::default() }
     }
 
     fn read(cursor: &mut Cursor, pieces: &[&[u8]]) -> Vec<u8> {
@@ -194,15 +219,27 @@ mod tests {
     }
 
     #[test]
+    fn each_line_has_the_time_of_its_first_piece() {
+        let mut stamps = Stamps::default();
+        let mut said = Vec::new();
+        for (stream, bytes, time) in [(1, "a\nb", 1), (2, "err\n", 2), (1, "c\n\nd\n", 3), (1, "", 4)] {
+            said.extend(stamps.stamp(&Output { stream, time, ..piece(bytes.as_bytes()) }));
+        }
+        let at = |nanos: u32| format!("1970-01-01T00:00:00.{nanos:09}Z ");
+        let expected = format!("{0}a\n{0}b{1}err\nc\n{2}\n{2}d\n", at(1), at(2), at(3));
+        assert_eq!(String::from_utf8(said).unwrap(), expected);
+    }
+
+    #[test]
     fn bytes_that_went_meanwhile_are_told_once() {
         let mut cursor = Cursor::default();
         read(&mut cursor, &[b"abcd"]);
         cursor.rewind();
-        let gap = Output { stream: 0, bytes: Vec::new(), time: 0, dropped: 6 };
+        let gap = Output { dropped: 6, ..Output::default() };
         assert_eq!(cursor.advance(gap).map(|piece| piece.dropped), Some(2));
         assert_eq!(read(&mut cursor, &[b"gh"]), b"gh");
         cursor.rewind();
-        let gap = Output { stream: 0, bytes: Vec::new(), time: 0, dropped: 6 };
+        let gap = Output { dropped: 6, ..Output::default() };
         assert_eq!(cursor.advance(gap), None);
     }
 }

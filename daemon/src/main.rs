@@ -146,6 +146,9 @@ async fn answer(
         .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .add_service(service::Service::guarded(shared))
+        .add_service(service::standard::health().await)
+        .add_service(service::standard::reflection().map_err(std::io::Error::other)?)
+        .add_service(service::standard::reflection_v1alpha().map_err(std::io::Error::other)?)
         .serve_with_incoming_shutdown(connections, async { drop(drained.await) });
     tokio::pin!(server);
     notify::ready(live);

@@ -24,11 +24,18 @@ pub enum Piece {
         stream: Stream,
         /// When the shim read them, ns since the Unix epoch.
         time_ns: i64,
+        /// Bytes of output before them, kept or not.
+        position: u64,
         /// Never empty.
         bytes: Vec<u8>,
     },
-    /// So many bytes are missing here.
-    Missing(u64),
+    /// Bytes are missing here.
+    Missing {
+        /// Bytes of output before them.
+        position: u64,
+        /// How many.
+        bytes: u64,
+    },
 }
 
 /// How much output there was.
@@ -50,7 +57,7 @@ pub struct Reader {
     /// Bytes of output before the place; `None` until the first header is read where earlier bytes do not matter.
     position: Option<u64>,
     /// Bytes to leave out of the next record.
-    skip: usize,
+    skip: u64,
 }
 
 #[derive(Debug)]
@@ -72,8 +79,8 @@ impl Reader {
         let mut numbers = numbers(log_dir)?;
         let mut wanted = None;
         while let Some(number) = numbers.pop() {
-            let mut segment = match Segment::open(log_dir, number) {
-                Ok(Some((segment, _))) => segment,
+            let (mut segment, header) = match Segment::open(log_dir, number) {
+                Ok(Some(opened)) => opened,
                 Ok(None) => continue,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
                 Err(error) => return Err(error),
@@ -83,14 +90,19 @@ impl Reader {
             let newlines = match wanted {
                 Some(newlines) => newlines,
                 None if records.is_empty() => continue,
-                None if lines == 0 => return Ok(Self::at(log_dir, segment, 0)),
+                None if lines == 0 => {
+                    let position = header.offset + records.iter().map(|record| record.bytes).sum::<u64>();
+                    return Ok(Self::at(log_dir, segment, position, 0));
+                }
                 None => lines.saturating_add(u64::from(records.last().is_some_and(|record| record.ends_line))),
             };
             match seek_back(&records, newlines) {
                 Ok((record, nth)) => {
+                    let before = records.iter().take_while(|other| other.at < record.at).map(|other| other.bytes);
+                    let position = header.offset + before.sum::<u64>();
                     segment.at = record.at;
                     let skip = segment.after_newline(nth)?;
-                    return Ok(Self::at(log_dir, segment, skip));
+                    return Ok(Self::at(log_dir, segment, position, skip as u64));
                 }
                 Err(rest) => wanted = Some(rest),
             }
@@ -98,9 +110,33 @@ impl Reader {
         Ok(Self { position: None, ..Self::from_start(log_dir) })
     }
 
-    fn at(log_dir: &Path, segment: Segment, skip: usize) -> Self {
+    /// After so many bytes of output: where an earlier reading ended. What is not kept any more of the rest is told first.
+    pub fn from_position(log_dir: &Path, position: u64) -> io::Result<Self> {
+        let mut numbers = numbers(log_dir)?;
+        while let Some(number) = numbers.pop() {
+            let (mut segment, header) = match Segment::open(log_dir, number) {
+                Ok(Some(opened)) if opened.1.offset <= position => opened,
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                Err(error) => return Err(error),
+            };
+            let records = segment.index()?;
+            let mut before = header.offset;
+            for record in &records {
+                if before + record.bytes > position {
+                    segment.at = record.at;
+                    return Ok(Self::at(log_dir, segment, before, position - before));
+                }
+                before += record.bytes;
+            }
+            return Ok(Self::at(log_dir, segment, before, 0));
+        }
+        Ok(Self { position: Some(position), ..Self::from_start(log_dir) })
+    }
+
+    fn at(log_dir: &Path, segment: Segment, position: u64, skip: u64) -> Self {
         let next = segment.number + 1;
-        Self { dir: log_dir.to_owned(), segment: Some(segment), next, position: None, skip }
+        Self { dir: log_dir.to_owned(), segment: Some(segment), next, position: Some(position), skip }
     }
 
     /// The next pieces, some [`BLOCK_BYTES`] at most; none where the end is reached for now.
@@ -110,7 +146,14 @@ impl Reader {
             if let Some(segment) = &mut self.segment {
                 // Asked before reading: when a later file is there, this one is complete.
                 let next = next_number(&self.dir, segment)?;
-                if segment.read(&mut self.position, &mut self.skip, &mut pieces)? || next.is_none() {
+                if segment.read(&mut self.position, &mut self.skip, &mut pieces)? {
+                    // All of it may have been left out: then the next block is asked for.
+                    match pieces.is_empty() {
+                        true => continue,
+                        false => return Ok(pieces),
+                    }
+                }
+                if next.is_none() {
                     return Ok(pieces);
                 }
                 self.segment = None;
@@ -130,7 +173,7 @@ impl Reader {
                 Err(error) => return Err(error),
             };
             if let Some(position) = self.position.filter(|&position| header.offset > position) {
-                pieces.push(Piece::Missing(header.offset - position));
+                pieces.push(Piece::Missing { position, bytes: header.offset - position });
             }
             self.position = Some(header.offset);
             self.next = number + 1;
@@ -200,18 +243,22 @@ impl Segment {
         Ok(any)
     }
 
-    fn read(&mut self, position: &mut Option<u64>, skip: &mut usize, pieces: &mut Vec<Piece>) -> io::Result<bool> {
+    fn read(&mut self, position: &mut Option<u64>, skip: &mut u64, pieces: &mut Vec<Piece>) -> io::Result<bool> {
         self.block(|_, header, payload| {
-            let bytes = output_bytes(header, payload);
-            *position = position.map(|position| position + bytes);
-            if header.stream == Stream::Gap {
-                pieces.push(Piece::Missing(bytes));
+            let all = output_bytes(header, payload);
+            let left_out = std::mem::take(skip).min(all);
+            let begins = position.unwrap_or(0);
+            *position = Some(begins + all);
+            let position = begins + left_out;
+            if left_out == all {
                 return;
             }
-            let bytes = payload[std::mem::take(skip).min(payload.len())..].to_vec();
-            if !bytes.is_empty() {
-                pieces.push(Piece::Bytes { stream: header.stream, time_ns: header.time_ns, bytes });
+            if header.stream == Stream::Gap {
+                pieces.push(Piece::Missing { position, bytes: all - left_out });
+                return;
             }
+            let bytes = payload.get(usize::try_from(left_out).unwrap_or(usize::MAX)..).unwrap_or_default().to_vec();
+            pieces.push(Piece::Bytes { stream: header.stream, time_ns: header.time_ns, position, bytes });
         })
     }
 

@@ -57,7 +57,7 @@ fn read_all(reader: &mut Reader) -> String {
         for piece in pieces {
             match piece {
                 Piece::Bytes { bytes, .. } => text.push_str(&String::from_utf8(bytes).unwrap()),
-                Piece::Missing(bytes) => text.push_str(&format!("<{bytes}>")),
+                Piece::Missing { bytes, .. } => text.push_str(&format!("<{bytes}>")),
             }
         }
     }
@@ -81,7 +81,7 @@ fn all_is_read_in_order_with_its_streams() {
         .iter()
         .map(|piece| match piece {
             Piece::Bytes { stream, bytes, .. } => (*stream, String::from_utf8(bytes.clone()).unwrap()),
-            Piece::Missing(_) => panic!("nothing is missing"),
+            Piece::Missing { .. } => panic!("nothing is missing"),
         })
         .collect();
     let expected = [(Stream::Stdout, "one\n"), (Stream::Stderr, "two\n"), (Stream::Stdout, "three")];
@@ -224,4 +224,34 @@ fn large_output_is_read_in_blocks() {
     assert!(reader.read().unwrap().len() < 5);
     assert_eq!(read_all(&mut Reader::from_start(log.dir.path())).len(), 20 * PAYLOAD_BYTES_MAX);
     assert_eq!(tail(&log, 2).len(), 2 * PAYLOAD_BYTES_MAX);
+}
+
+#[test]
+fn a_second_reading_begins_where_the_first_ended_whatever_was_kept() {
+    let mut log = Log::new();
+    log.out("one\n");
+    log.write(Stream::Stderr, "two\n");
+    log.rotate();
+    log.gap(5);
+    log.out("three\nfour\n");
+    log.rotate();
+    log.out("five");
+    // A byte of the gap stands for itself.
+    let all: Vec<char> = "one\ntwo\n\0\0\0\0\0three\nfour\nfive".chars().collect();
+    for cut in 0..=all.len() {
+        let rest = read_all(&mut Reader::from_position(log.dir.path(), cut as u64).unwrap());
+        let gap = all[cut..].iter().filter(|letter| **letter == '\0').count();
+        let expected: String = all[cut..].iter().collect();
+        let expected = expected.replacen(&"\0".repeat(gap), &format!("<{gap}>"), usize::from(gap > 0));
+        assert_eq!(rest, expected, "cut at {cut}");
+    }
+    assert_eq!(read_all(&mut Reader::from_position(log.dir.path(), 1000).unwrap()), "");
+    std::fs::remove_file(log.path(1)).unwrap();
+    assert_eq!(read_all(&mut Reader::from_position(log.dir.path(), 2).unwrap()), "<6><5>three\nfour\nfive");
+    let mut tail = Reader::from_tail(log.dir.path(), 1).unwrap();
+    let pieces = tail.read().unwrap();
+    assert!(matches!(pieces[..], [Piece::Bytes { position: 24, .. }]), "{pieces:?}");
+    let mut tail = Reader::from_tail(log.dir.path(), 2).unwrap();
+    let pieces = tail.read().unwrap();
+    assert!(matches!(pieces[..], [Piece::Bytes { position: 19, .. }]), "{pieces:?}");
 }

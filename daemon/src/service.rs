@@ -3,6 +3,7 @@
 mod events;
 mod programs;
 mod prune;
+pub mod standard;
 mod tell;
 
 use crate::output::{self, Reader};
@@ -26,8 +27,8 @@ use tonic::{Request, Response, Status, Streaming};
 /// Events of a stream that wait for a slow reader; the worker never waits for it.
 const STREAM_EVENTS_MAX: usize = 16;
 
-/// The service behind the check of the caller.
-pub type Guarded = InterceptedService<DaemonServer<Service>, fn(Request<()>) -> Result<Request<()>, Status>>;
+/// A service behind the check of the caller.
+pub type Guarded<S> = InterceptedService<S, fn(Request<()>) -> Result<Request<()>, Status>>;
 
 /// Answers for one owner's workers.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub struct Service {
 
 impl Service {
     /// The service, with its caps, for the owner alone.
-    pub fn guarded(shared: Arc<Shared>) -> Guarded {
+    pub fn guarded(shared: Arc<Shared>) -> Guarded<DaemonServer<Self>> {
         let server = DaemonServer::new(Self { shared })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
@@ -184,17 +185,19 @@ impl Daemon for Service {
         let entry = self.shared.find(&request.worker)?;
         let watch = entry.watch();
         let dir = self.shared.log_dir(entry.id);
-        let reader = match request.tail_lines {
-            Some(lines) => Reader::from_tail(&dir, lines).map_err(tell::unreadable)?,
-            None => Reader::from_start(&dir),
+        let reader = match (request.position, request.tail_lines) {
+            (Some(position), _) => Reader::from_position(&dir, position).map_err(tell::unreadable)?,
+            (None, Some(lines)) => Reader::from_tail(&dir, lines).map_err(tell::unreadable)?,
+            (None, None) => Reader::from_start(&dir),
         };
+        let span = tell::Span { since: request.since, until: request.until };
         let (events, stream) = mpsc::channel(STREAM_EVENTS_MAX);
         let shared = self.shared.clone();
         tokio::spawn(async move {
             let event = |output| LogsEvent { output: Some(output) };
             let follow = request.follow.then(|| (&entry, shared.changes.follow(&dir)));
             // An error is a caller who has gone.
-            drop(tell::output(reader, follow, &events, event).await);
+            drop(tell::output(reader, span, follow, &events, event).await);
             drop(watch);
         });
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -113,7 +113,7 @@ async fn without_a_helper_workers_are_listed_stopped_and_read_but_not_started() 
     stage.start_daemon();
     let mut client = stage.client().await;
     assert_eq!(list(&mut client, false).await.len(), 1);
-    let logs = LogsRequest { worker: "lives".into(), follow: false, tail_lines: Some(1) };
+    let logs = LogsRequest { worker: "lives".into(), follow: false, tail_lines: Some(1), ..Default::default() };
     let output = client.logs(logs).await.unwrap().into_inner().message().await.unwrap().unwrap().output.unwrap();
     assert_eq!(output.bytes, b"here\n");
     let refused = run(&mut client, spec(&["true"]), false).await.unwrap_err();

@@ -109,7 +109,7 @@ async fn a_killed_daemon_finds_its_workers_again() {
         lost.exit.is_some_and(|exit| exit.shim_lost)
     })
     .await;
-    let logs = client.logs(LogsRequest { worker: "ends".into(), follow: true, tail_lines: None }).await.unwrap();
+    let logs = client.logs(LogsRequest { worker: "ends".into(), follow: true, ..Default::default() }).await.unwrap();
     let mut logs = logs.into_inner();
     let mut text = Vec::new();
     while let Some(event) = logs.message().await.unwrap() {
@@ -257,7 +257,7 @@ async fn a_detached_run_with_rm_goes_after_its_end_and_a_watcher_sees_it_first()
         let worker = other.wait(WaitRequest { worker: "one".into() }).await.unwrap().into_inner().worker.unwrap();
         code(&worker)
     });
-    let logs = client.logs(LogsRequest { worker: "one".into(), follow: true, tail_lines: None }).await.unwrap();
+    let logs = client.logs(LogsRequest { worker: "one".into(), follow: true, ..Default::default() }).await.unwrap();
     let mut logs = logs.into_inner();
     let mut text = Vec::new();
     while let Some(event) = logs.message().await.unwrap() {

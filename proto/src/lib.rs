@@ -20,6 +20,10 @@ pub mod problem;
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod daemon {
     tonic::include_proto!("holdfast.daemon.v1");
+
+    /// This contract and the one of problems, for the reflection service.
+    #[cfg(feature = "daemon-server")]
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/daemon.fds"));
 }
 
 /// The helper's contract, generated from `schema/helper.proto`.

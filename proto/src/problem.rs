@@ -9,6 +9,11 @@ mod wire {
 }
 pub use wire::{Problem, Reason};
 
+/// Whose reasons they are, in an ErrorInfo.
+pub const DOMAIN: &str = "holdfast";
+const PROBLEM_TYPE: &str = "type.googleapis.com/holdfast.problem.v1.Problem";
+const ERROR_INFO_TYPE: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+
 impl Problem {
     /// A problem with a reason and what was met; [`Problem::hint`] adds the way out.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
@@ -24,9 +29,7 @@ impl Problem {
 
     /// Reads the problem that a status carries; a status of another origin becomes one by its code.
     pub fn from_status(status: &Status) -> Self {
-        if !status.details().is_empty()
-            && let Ok(problem) = Self::decode(status.details())
-        {
+        if let Some(problem) = Self::carried(status) {
             return problem;
         }
         let reason = match status.code() {
@@ -39,6 +42,26 @@ impl Problem {
             _ => Reason::Internal,
         };
         Self::new(reason, status.message())
+    }
+
+    fn carried(status: &Status) -> Option<Self> {
+        let carrier = tonic_types::pb::Status::decode(status.details()).ok()?;
+        let any = carrier.details.into_iter().find(|any| any.type_url == PROBLEM_TYPE)?;
+        Self::decode(any.value.as_slice()).ok()
+    }
+
+    /// As google.rpc.Status, which any client reads: the problem itself, and for those without its form an ErrorInfo.
+    fn details(&self, code: Code) -> Vec<u8> {
+        let name = self.reason().as_str_name();
+        let metadata = [("hint", &self.hint)].into_iter().filter(|(_, text)| !text.is_empty());
+        let info = tonic_types::pb::ErrorInfo {
+            reason: name.strip_prefix("REASON_").unwrap_or(name).to_owned(),
+            domain: DOMAIN.to_owned(),
+            metadata: metadata.map(|(key, text)| (key.to_owned(), text.clone())).collect(),
+        };
+        let any = |type_url: &str, value| prost_types::Any { type_url: type_url.to_owned(), value };
+        let details = vec![any(PROBLEM_TYPE, self.encode_to_vec()), any(ERROR_INFO_TYPE, info.encode_to_vec())];
+        tonic_types::pb::Status { code: code.into(), message: self.message.clone(), details }.encode_to_vec()
     }
 }
 
@@ -58,7 +81,7 @@ impl From<Problem> for Status {
             Reason::Deadline => Code::DeadlineExceeded,
             Reason::CursorGone => Code::OutOfRange,
         };
-        let details = problem.encode_to_vec();
+        let details = problem.details(code);
         Status::with_details(code, problem.message, details.into())
     }
 }
@@ -85,6 +108,16 @@ mod tests {
         let status: Status = problem.clone().into();
         assert_eq!(status.code(), Code::Aborted);
         assert_eq!(Problem::from_status(&status), problem);
+    }
+
+    #[test]
+    fn any_client_reads_the_reason_and_the_hint() {
+        let status: Status = Problem::new(Reason::NoSuchWorker, "there is no worker").hint("look").into();
+        let carrier = tonic_types::pb::Status::decode(status.details()).unwrap();
+        assert_eq!((carrier.code, carrier.message.as_str()), (Code::NotFound as i32, "there is no worker"));
+        let info = tonic_types::pb::ErrorInfo::decode(carrier.details[1].value.as_slice()).unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("NO_SUCH_WORKER", "holdfast"));
+        assert_eq!(info.metadata["hint"], "look");
     }
 
     #[test]

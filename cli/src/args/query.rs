@@ -1,4 +1,4 @@
-//! What was typed after the verbs that look for workers: `ps`, `prune`, `events`.
+//! What was typed after the verbs that look for workers: `ps`, `prune`, `logs`, `events`.
 
 use crate::moment::Moment;
 use crate::view::template::Template;
@@ -92,4 +92,37 @@ pub struct EventsArgs {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  holdfast logs web            everything that is kept; stdout to stdout, stderr to stderr
+  holdfast logs --tail 20 web
+  holdfast logs -f web         go on until the worker ends
+  holdfast logs --since 10m --until 5m --timestamps web
+  holdfast logs -f --since '2026-11-21 15:30' web
+
+--since and --until take 90s, 10m, 1h30m, 2d (ago), 2026-11-21T15:30:00Z, a date with or without time (here), or
+seconds since 1970.")]
+pub struct LogsArgs {
+    /// Go on until the worker is down for good
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last N lines
+    #[arg(short = 'n', long, value_name = "N")]
+    pub tail: Option<u64>,
+    /// Only what was written at this time or later
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub since: Option<Moment>,
+    /// Only what was written before this time
+    #[arg(long, value_name = "TIME|DURATION")]
+    pub until: Option<Moment>,
+    /// Begin each line with the time when it was written
+    #[arg(short, long)]
+    pub timestamps: bool,
+    /// Name, id, or the first four or more characters of an id
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
 }

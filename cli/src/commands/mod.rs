@@ -4,6 +4,7 @@ pub mod completion;
 pub mod doctor;
 pub mod events;
 pub mod exec;
+pub mod help;
 pub mod inspect;
 pub mod list;
 pub mod logs;
@@ -49,6 +50,7 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::status(&args, &caller()?),
         Command::Version(args) => status::version(&args),
         Command::Doctor(args) => doctor::run(&args, owner),
+        Command::Help(args) => help::run(&args),
         Command::Completion(args) => completion::run(&args),
         Command::Session(args) => session::run(args, owner),
         Command::System(args) => system::run(args, &Layout::system()),

@@ -184,7 +184,7 @@ impl Session {
         let known = usize::try_from(known).unwrap_or(usize::MAX).min(data.bytes.len());
         let bytes = data.bytes[known..].to_vec();
         self.taken += bytes.len() as u64;
-        let mut piece = Output { stream: data.stream, bytes, time: 0, dropped: 0 };
+        let mut piece = Output { stream: data.stream, bytes, ..Output::default() };
         while let Err(back) = self.sink.offer(piece) {
             piece = back;
             tokio::select! {

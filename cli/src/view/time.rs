@@ -10,6 +10,11 @@ pub fn rfc3339(nanos: i64) -> Option<String> {
     Timestamp::from_nanosecond(nanos.into()).ok().map(|time| time.to_string())
 }
 
+/// RFC 3339 in UTC, always as wide; what no calendar holds as the beginning of 1970.
+pub fn rfc3339_nanos(nanos: i64) -> String {
+    format!("{:.9}", Timestamp::from_nanosecond(nanos.into()).unwrap_or_default())
+}
+
 /// `3 minutes ago`; `-` for 0.
 pub fn ago(nanos: i64, now: Timestamp) -> String {
     if nanos == 0 {

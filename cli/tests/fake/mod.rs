@@ -156,7 +156,7 @@ impl Fake {
 }
 
 fn output(stream: u32, text: &str) -> Output {
-    Output { stream, bytes: text.as_bytes().to_vec(), time: 1, dropped: 0 }
+    Output { stream, bytes: text.as_bytes().to_vec(), time: 1, ..Output::default() }
 }
 
 fn refusal(program: &str) -> Option<Problem> {

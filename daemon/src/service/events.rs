@@ -1,12 +1,11 @@
 //! What happened and happens, by cursor.
 
 use super::Events;
-use super::tell::{Hangup, tell};
-use crate::supervisor::{Shared, not_recorded, now};
+use super::tell::{Hangup, tell, until};
+use crate::supervisor::{Shared, not_recorded};
 use crate::worker::events::Wanted;
 use holdfast_proto::daemon::EventsReply;
 use holdfast_proto::problem::{Problem, Reason};
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// One caller's place.
@@ -94,11 +93,4 @@ impl Following {
             }
         }
     }
-}
-
-/// Waits for a moment of the host's clock; for ever where there is none.
-async fn until(moment_ns: Option<i64>) {
-    let Some(moment_ns) = moment_ns else { return std::future::pending().await };
-    let left = u64::try_from(moment_ns.saturating_sub(now().0)).unwrap_or(0);
-    tokio::time::sleep(Duration::from_nanos(left)).await;
 }

@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod api;
 mod bad_input;
 mod cage;
 mod calls;
@@ -25,6 +26,7 @@ mod suspend;
 mod threats;
 mod two_owners;
 mod usage;
+mod words;
 
 use holdfast_smoke::{Host, Result};
 

@@ -5,6 +5,7 @@ mod callers;
 mod identity;
 mod inside;
 mod links;
+mod names;
 mod paths;
 mod root;
 mod shim;
