@@ -131,12 +131,12 @@ fn t13_nobody_but_a_main_speaks_to_systemd() -> Result {
             "cat /proc/{shim}/cgroup; g=$(sed -n 's/^0:://p' /proc/{shim}/cgroup); echo $$ > /sys/fs/cgroup$g/cgroup.procs && \
              exec setpriv --reuid alice --regid alice --clear-groups python3 /srv/notify.py /run/systemd/notify"
         );
-        let said = host.root().run(&format!("sh -c '{}'", beside.replace('\'', "'\\''")))?.ok()?;
-        ensure!(said.text().contains("sent 8"), "the spoof was not sent\n{said}");
+        let said = host.root().run(&format!("sh -c '{}'", beside.replace('\'', "'\\''")))?;
         // systemd reads its queue in order; once it has answered this, it has read them.
         host.systemctl("daemon-reload")?;
         until("nothing has changed", Duration::from_secs(5), || Ok(state()? == before))
             .with_context(|| format!("before {before}\nafter {}", state().unwrap_or_default()))?;
+        ensure!(said.text().contains("sent 8"), "the spoof was not sent\n{said}");
         Ok(())
     })
 }
