@@ -2,6 +2,7 @@
 
 pub mod exec;
 pub mod limits;
+pub mod network;
 pub mod query;
 pub mod run;
 pub mod stats;
@@ -76,6 +77,8 @@ pub enum Command {
     Wait(WorkersArgs),
     /// List a worker's published ports
     Port(PortArgs),
+    /// Make, list, look at and remove networks
+    Network(network::NetworkArgs),
     /// Show what workers use: CPU, memory, tasks, network
     Stats(stats::StatsArgs),
     /// Watch what workers use, live

@@ -106,9 +106,10 @@ pub fn code_of_exec(error: &anyhow::Error) -> u8 {
 fn of_reason(reason: Reason) -> u8 {
     match reason {
         Reason::Invalid => USAGE,
-        Reason::NoSuchWorker | Reason::CursorGone => NO_SUCH,
+        Reason::NoSuchWorker | Reason::NoSuchNetwork | Reason::CursorGone => NO_SUCH,
         Reason::NameTaken
         | Reason::WrongPhase
+        | Reason::NetworkInUse
         | Reason::Rules
         | Reason::Quota
         | Reason::PortInUse
@@ -153,6 +154,8 @@ mod tests {
         let expected = [
             (Reason::Invalid, 2, 125),
             (Reason::NoSuchWorker, 4, 125),
+            (Reason::NoSuchNetwork, 4, 125),
+            (Reason::NetworkInUse, 5, 125),
             (Reason::NameTaken, 5, 125),
             (Reason::WrongPhase, 5, 125),
             (Reason::Rules, 5, 125),

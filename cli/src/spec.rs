@@ -4,7 +4,7 @@ use crate::args::run::RunArgs;
 use crate::cage;
 use clap::builder::TypedValueParser;
 use holdfast_proto::daemon::{Publish, Volume, WorkerSpec};
-use holdfast_proto::words::WorkerName;
+use holdfast_proto::words::{NetworkName, WorkerName};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -75,7 +75,7 @@ pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSp
     Ok(WorkerSpec {
         name: args.name.clone().unwrap_or_default(),
         command,
-        network: args.net.as_str().to_owned(),
+        network: args.net.clone(),
         publish: args.publish.clone(),
         env,
         workdir: args.workdir.as_deref().map(|dir| absolute(dir, around.directory)).unwrap_or_default(),
@@ -155,6 +155,22 @@ fn from_directory(volume: &Volume, directory: &Path) -> Volume {
 /// Where it is none.
 pub fn name(text: &str) -> Result<String, holdfast_proto::words::WordError> {
     text.parse::<WorkerName>().map(|name| name.to_string())
+}
+
+/// A network's name.
+///
+/// # Errors
+/// Where it is none.
+pub fn network_name(text: &str) -> Result<String, holdfast_proto::words::WordError> {
+    text.parse::<NetworkName>().map(|name| name.to_string())
+}
+
+/// `--net`: a mode, or a network's name; whether there is such a network is the daemon's to say.
+///
+/// # Errors
+/// Where it is neither.
+pub fn network(text: &str) -> Result<String, holdfast_proto::words::WordError> {
+    if matches!(text, "bridge" | "none") { Ok(text.to_owned()) } else { network_name(text) }
 }
 
 /// `KEY=VALUE`, or KEY with an empty value; what a KEY may be is the daemon's to say.

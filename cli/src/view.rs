@@ -4,6 +4,7 @@ pub mod event;
 pub mod fit;
 pub mod json;
 pub mod limits;
+pub mod network;
 pub mod template;
 pub mod time;
 pub mod usage;

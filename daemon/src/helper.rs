@@ -3,7 +3,8 @@
 use holdfast_proto::MESSAGE_BYTES_MAX;
 use holdfast_proto::helper::helper_client::HelperClient;
 use holdfast_proto::helper::{
-    AttachedRequest, Attachment, DetachRequest, FenceRequest, HealthReply, HealthRequest, LaunchReply, LaunchRequest,
+    AttachedRequest, Attachment, CheckNetworkRequest, DetachRequest, FenceRequest, HealthReply, HealthRequest,
+    LaunchReply, LaunchRequest,
 };
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::{Epoch, Generation, WorkerId};
@@ -153,6 +154,14 @@ impl Helper {
         let mut client = self.client.clone();
         let reply = within(DETACH_WITHIN, client.attached(AttachedRequest {})).await;
         reply.map(|reply| reply.into_inner().attachments).map_err(|status| self.problem(&status))
+    }
+
+    /// The ranges that a named network has, or would begin with; or why it cannot be had.
+    pub async fn check_network(&self, network: &str, subnet: &str) -> Result<Vec<String>, Problem> {
+        let mut client = self.client.clone();
+        let request = CheckNetworkRequest { network: network.into(), subnet: subnet.into() };
+        let reply = within(ASK_WITHIN, client.check_network(request)).await;
+        reply.map(|reply| reply.into_inner().subnets).map_err(|status| self.problem(&status))
     }
 
     /// How the helper is.

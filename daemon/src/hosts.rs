@@ -4,6 +4,7 @@
 //! append their own line to it; the daemon's next rewrite, which follows each start, has that line too.
 
 use crate::worker::spec::Network;
+use holdfast_proto::words::NetworkName;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io;
@@ -18,8 +19,8 @@ pub fn path(workers_run: &Path, network: Network) -> PathBuf {
 }
 
 /// Makes the files where they are not there, so that the first launch finds them.
-pub fn prepare(workers_run: &Path) -> io::Result<()> {
-    for network in [Network::Bridge, Network::None] {
+pub fn prepare(workers_run: &Path, named: impl Iterator<Item = NetworkName>) -> io::Result<()> {
+    for network in [Network::Bridge, Network::None].into_iter().chain(named.map(Network::Named)) {
         let file = open(&path(workers_run, network))?;
         if file.metadata()?.len() == 0 {
             rewrite(&file, HEAD)?;
@@ -68,7 +69,7 @@ mod tests {
     fn the_file_is_rewritten_in_place_and_shrinks() {
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();
-        prepare(dir.path()).unwrap();
+        prepare(dir.path(), std::iter::empty()).unwrap();
         let file = path(dir.path(), Network::Bridge);
         let inode = std::fs::metadata(&file).unwrap().ino();
         let live = [("10.88.0.2/22", "web"), ("10.88.0.3/22", "db"), ("fd00::2/64", "web")];
@@ -87,7 +88,7 @@ mod tests {
         let victim = dir.path().join("victim");
         std::fs::write(&victim, "mine").unwrap();
         std::os::unix::fs::symlink(&victim, path(dir.path(), Network::None)).unwrap();
-        assert!(prepare(dir.path()).is_err());
+        assert!(prepare(dir.path(), std::iter::empty()).is_err());
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
     }
 }

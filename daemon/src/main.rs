@@ -121,9 +121,11 @@ fn serve(owner: OwnerName, layout: Layout) -> Result<(), StartError> {
         let _too_large = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(io("catching SIGXFSZ"))?;
         let boot_id = boot_id(&workers_run).map_err(io("reading the boot id"))?;
         let (store, opened) = store.open(&state.join("holdfast.db"), &boot_id)?;
-        hosts::prepare(&workers_run).map_err(io("writing the hosts files"))?;
+        let named = opened.networks.iter().map(|row| row.name);
+        hosts::prepare(&workers_run, named).map_err(io("writing the hosts files"))?;
         let (helper, fence) = helper::helper(&layout.helper_socket(), opened.epoch)?;
-        let shared = Arc::new(Shared::new(owner, layout, opened.epoch, boot_id, store, helper.clone()));
+        let shared =
+            Arc::new(Shared::new(owner, layout, (opened.epoch, boot_id), (store, &opened.networks), helper.clone()));
         tokio::spawn(shared.clone().keep_hosts());
         tokio::spawn(shared.changes.clone().tell());
         reconcile::reconcile(&shared, opened).await;

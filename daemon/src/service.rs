@@ -1,6 +1,7 @@
 //! The owner's contract, one function a call: who, what, ask the worker, answer.
 
 mod events;
+mod networks;
 mod programs;
 mod prune;
 pub mod standard;
@@ -226,6 +227,25 @@ impl Daemon for Service {
         // An error is a caller who has gone.
         tokio::spawn(async move { drop(following.tell(&events).await) });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn create_network(&self, request: Request<CreateNetworkRequest>) -> Answered<CreateNetworkReply> {
+        let network = networks::create(&self.shared, request.into_inner()).await?;
+        Ok(Response::new(CreateNetworkReply { network: Some(network) }))
+    }
+
+    async fn list_networks(&self, _request: Request<ListNetworksRequest>) -> Answered<ListNetworksReply> {
+        Ok(Response::new(ListNetworksReply { networks: networks::list(&self.shared).await }))
+    }
+
+    async fn inspect_network(&self, request: Request<InspectNetworkRequest>) -> Answered<InspectNetworkReply> {
+        let network = networks::inspect(&self.shared, &request.into_inner().name).await?;
+        Ok(Response::new(InspectNetworkReply { network: Some(network) }))
+    }
+
+    async fn remove_network(&self, request: Request<RemoveNetworkRequest>) -> Answered<RemoveNetworkReply> {
+        networks::remove(&self.shared, &request.into_inner().name).await?;
+        Ok(Response::new(RemoveNetworkReply {}))
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Answered<StatusReply> {

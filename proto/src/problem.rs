@@ -71,9 +71,11 @@ impl From<Problem> for Status {
         let code = match problem.reason() {
             Reason::Unspecified | Reason::Internal => Code::Internal,
             Reason::Invalid => Code::InvalidArgument,
-            Reason::NoSuchWorker | Reason::NotFound => Code::NotFound,
+            Reason::NoSuchWorker | Reason::NoSuchNetwork | Reason::NotFound => Code::NotFound,
             Reason::NameTaken => Code::AlreadyExists,
-            Reason::WrongPhase | Reason::StaleEpoch | Reason::Host | Reason::CannotExecute => Code::FailedPrecondition,
+            Reason::WrongPhase | Reason::NetworkInUse | Reason::StaleEpoch | Reason::Host | Reason::CannotExecute => {
+                Code::FailedPrecondition
+            }
             Reason::Rules | Reason::NotYours => Code::PermissionDenied,
             Reason::Quota | Reason::NoSpace => Code::ResourceExhausted,
             Reason::PortInUse => Code::Aborted,

@@ -17,6 +17,7 @@ Examples:
   holdfast run -d --name web -p 8080:80 -w ~/site -- python3 -m http.server 80
   holdfast run -d --name db -v ~/data:/data -e PGDATA=/data --stop-timeout 60 -- postgres
   holdfast run -d --memory 512m --cpus 1.5 --pids 200 -- ./bot
+  holdfast run -d --name db --network shop -- postgres  seen as `db` by workers of network shop alone
   holdfast run --rm --net none -- make test          no network but its own loopback
   holdfast run -d --restart on-failure:5 -- ./bot    up to five times in a row, with growing pauses
   holdfast run -d -p 127.0.0.1:5353:53/udp -- dnsd   on one address, udp
@@ -37,9 +38,10 @@ pub struct RunArgs {
     /// Name and host name: 1 to 32 of a-z, 0-9 and '-' [default: one is made]
     #[arg(long, value_name = "NAME", value_parser = spec::name)]
     pub name: Option<String>,
-    /// Network
-    #[arg(long, value_name = "NETWORK", default_value = "bridge")]
-    pub net: Net,
+    /// Network: bridge (an address of its own, NAT to the outside, no other worker in reach), none (loopback alone),
+    /// or one of `holdfast network create`
+    #[arg(long, visible_alias = "network", value_name = "NETWORK", default_value = "bridge", value_parser = spec::network)]
+    pub net: String,
     /// Publish a port of the worker on the host: [ADDR:]HOST:WORKER[/tcp|udp]
     #[arg(short, long, value_name = "PORTS", value_parser = spec::publish)]
     pub publish: Vec<Publish>,
@@ -106,23 +108,4 @@ pub enum User {
     /// The owner's uid and gid show as 0 (there are no others: nothing can be given away with chown)
     #[value(alias = "0")]
     Root,
-}
-
-/// `--net`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Net {
-    /// An address of its own on the owner's bridge, NAT to the outside
-    Bridge,
-    /// Nothing but its own loopback
-    None,
-}
-
-impl Net {
-    /// The word of the daemon's contract.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::None => "none",
-        }
-    }
 }

@@ -8,6 +8,7 @@ pub mod help;
 pub mod inspect;
 pub mod list;
 pub mod logs;
+pub mod network;
 pub mod prune;
 pub mod run;
 pub mod session;
@@ -44,6 +45,7 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Kill(args) => several::kill(args, &caller()?),
         Command::Rm(args) => several::rm(args, &caller()?),
         Command::Prune(args) => prune::run(&args, &caller()?),
+        Command::Network(args) => network::run(&args, &caller()?),
         Command::Wait(args) => several::wait(args, &caller()?),
         Command::Stats(args) => stats::run(&args, &caller()?),
         Command::Top(args) => crate::top::run(&args, &caller()?),

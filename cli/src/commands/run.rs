@@ -1,6 +1,6 @@
 //! `holdfast run`.
 
-use crate::args::run::{Net, RunArgs};
+use crate::args::run::RunArgs;
 use crate::attach;
 use crate::caller::Caller;
 use crate::client::{self, ANSWER_MAX, CallError, Daemon, present};
@@ -35,7 +35,7 @@ fn try_run(args: &RunArgs, owner: Option<&str>) -> anyhow::Result<u8> {
     let env_files = args.env_file.iter().map(|file| read_env_file(file)).collect::<anyhow::Result<_>>()?;
     let around = Surroundings { directory: &directory, variable: &|name| std::env::var_os(name), env_files };
     let spec = spec::worker_spec(args, &around).map_err(|error| Stop::usage(error.to_string()))?;
-    let on_bridge = args.net == Net::Bridge;
+    let on_bridge = args.net != "none";
     client::with_daemon(&caller, async |daemon| {
         let code = match args.detach {
             true => detached(daemon.clone(), spec).await?,

@@ -272,6 +272,20 @@ impl Daemon for Fake {
         Ok(Response::new(RemoveReply { id: worker.id }))
     }
 
+    async fn create_network(&self, request: Request<CreateNetworkRequest>) -> Reply<CreateNetworkReply> {
+        let request = request.into_inner();
+        self.note(format!("create network {} {} internal={}", request.name, request.subnet, request.internal));
+        Ok(Response::new(CreateNetworkReply { network: Some(Network { name: request.name, ..Default::default() }) }))
+    }
+    async fn list_networks(&self, _: Request<ListNetworksRequest>) -> Reply<ListNetworksReply> {
+        Ok(Response::new(ListNetworksReply::default()))
+    }
+    async fn inspect_network(&self, _: Request<InspectNetworkRequest>) -> Reply<InspectNetworkReply> {
+        Ok(Response::new(InspectNetworkReply::default()))
+    }
+    async fn remove_network(&self, _: Request<RemoveNetworkRequest>) -> Reply<RemoveNetworkReply> {
+        Ok(Response::new(RemoveNetworkReply::default()))
+    }
     async fn prune(&self, request: Request<PruneRequest>) -> Reply<PruneReply> {
         let request = request.into_inner();
         self.note(format!("prune {:?} dry_run={}", request.filters, request.dry_run));

@@ -30,7 +30,6 @@ pub struct Page {
 
 impl EventRow {
     /// A network came or went.
-    #[allow(dead_code, reason = "named networks come with the net slice")]
     pub fn network(kind: wire::EventKind, name: &str, time_ns: i64) -> Self {
         Self(wire::Event { time: time_ns, kind: kind.into(), name: name.to_owned(), ..Default::default() })
     }

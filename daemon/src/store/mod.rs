@@ -4,10 +4,12 @@
 //! it is not waited for on the disk (docs/decisions/0001-store-synchronous-normal.md).
 
 mod events;
+mod networks;
 mod rows;
 mod schema;
 
 pub use events::{EventRow, Page};
+pub use networks::NetworkRow;
 pub use rows::{Change, EndRow, HistoryRow, WorkerRow};
 pub use schema::check_migrations;
 
@@ -81,6 +83,8 @@ pub struct Opened {
     pub ends: Vec<EndRow>,
     /// Cursor of the newest event; 0: there was none yet.
     pub newest_event: u64,
+    /// Every network.
+    pub networks: Vec<NetworkRow>,
 }
 
 /// The way to the writer. Cheap to clone.
@@ -232,7 +236,8 @@ fn open(path: &Path, boot_id: &str) -> Result<(Connection, Opened), StoreError> 
     let workers = rows::workers(&connection, path)?;
     let ends = rows::last_ends(&connection)?;
     let newest_event = events::newest(&connection)?;
-    Ok((connection, Opened { epoch, last_boot, workers, ends, newest_event }))
+    let networks = networks::all(&connection)?;
+    Ok((connection, Opened { epoch, last_boot, workers, ends, newest_event, networks }))
 }
 
 /// Again where it failed and somebody may have changed this process's limits meanwhile: an end that is not recorded

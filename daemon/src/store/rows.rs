@@ -1,9 +1,10 @@
 //! Rows of the database, and the statements that write and read them.
 
+use super::networks::{self, NetworkRow};
 use super::{EventRow, StoreError};
 use crate::worker::{End, Goal, Phase, RestartPolicy, Timestamp, Worker};
 use holdfast_proto::daemon as wire;
-use holdfast_proto::words::{Epoch, Generation, WorkerId};
+use holdfast_proto::words::{Epoch, Generation, NetworkName, WorkerId};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::path::Path;
@@ -88,6 +89,10 @@ pub enum Change {
     Delete(WorkerId),
     /// Adds to what happened, with the next cursor.
     Event(Box<EventRow>),
+    /// Adds or replaces a network.
+    PutNetwork(NetworkRow),
+    /// Forgets a network.
+    DeleteNetwork(NetworkName),
 }
 
 /// Raises the epoch and notes the boot; answers with the new epoch and the boot noted before.
@@ -115,6 +120,8 @@ pub fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<Option<u6
             transaction.prepare_cached("DELETE FROM workers WHERE id = ?1")?.execute([id.to_string()])?;
         }
         Change::Event(event) => return super::events::insert(transaction, event).map(Some),
+        Change::PutNetwork(row) => networks::put(transaction, row)?,
+        Change::DeleteNetwork(name) => networks::delete(transaction, *name)?,
     }
     Ok(None)
 }

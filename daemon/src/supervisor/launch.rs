@@ -95,6 +95,7 @@ impl Launch {
             worker: port.worker.into(),
             address: port.address.map(|ip| ip.to_string()).unwrap_or_default(),
         };
+        let (subnet, internal) = shared.networks.launch_words(spec.network);
         let request = LaunchRequest {
             epoch: shared.epoch.0,
             worker: row.id.to_string(),
@@ -102,7 +103,8 @@ impl Launch {
             network: spec.network.name().into(),
             ports: spec.publish.iter().map(port).collect(),
             orders,
-            ..Default::default()
+            subnet,
+            internal,
         };
         let shared = shared.clone();
         Ok(Self { shared, id: row.id, generation: row.worker.generation, nonce: row.nonce, request, state_dir })

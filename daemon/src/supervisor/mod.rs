@@ -4,6 +4,7 @@
 
 mod existing;
 mod launch;
+mod networks;
 mod task;
 mod view;
 
@@ -16,13 +17,14 @@ use crate::follow::Changes;
 use crate::helper::Helper;
 use crate::hosts;
 use crate::reconcile::Found;
-use crate::store::{EndRow, Store, StoreError, WorkerRow};
-use crate::worker::spec::{self, Network, SpecError};
+use crate::store::{EndRow, NetworkRow, Store, StoreError, WorkerRow};
+use crate::worker::spec::{self, SpecError};
 use crate::worker::{Spec, Timestamp, Worker};
 use holdfast_proto::daemon as wire;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::{Epoch, OwnerName, WorkerId};
+use networks::Networks;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,6 +59,8 @@ pub struct Shared {
     pub helper: Helper,
     /// Wakes those who follow output.
     pub changes: Changes,
+    /// Networks that the owner made.
+    pub networks: Networks,
     workers: Mutex<Workers>,
     hosts_stale: Notify,
 }
@@ -153,9 +157,15 @@ impl Entry {
 
 impl Shared {
     /// An empty set of workers.
-    pub fn new(owner: OwnerName, layout: Layout, epoch: Epoch, boot_id: String, store: Store, helper: Helper) -> Self {
-        let (workers, changes) = (Mutex::default(), Changes::new());
-        Self { owner, layout, epoch, boot_id, store, helper, changes, workers, hosts_stale: Notify::new() }
+    pub fn new(
+        owner: OwnerName,
+        layout: Layout,
+        (epoch, boot_id): (Epoch, String),
+        (store, networks): (Store, &[NetworkRow]),
+        helper: Helper,
+    ) -> Self {
+        let (workers, changes, networks) = (Mutex::default(), Changes::new(), Networks::new(networks));
+        Self { owner, layout, epoch, boot_id, store, helper, changes, networks, workers, hosts_stale: Notify::new() }
     }
 
     /// Puts a worker on record and starts it, where none of its external id is there yet.
@@ -169,6 +179,7 @@ impl Shared {
             wire.name = self.free_name(id);
         }
         let spec = Spec::try_from(&wire).map_err(invalid)?;
+        self.networks.require(spec.network)?;
         let row = WorkerRow {
             id,
             spec: wire,
@@ -275,16 +286,18 @@ impl Shared {
         }
     }
 
-    /// Rewrites the hosts file whenever the set of live workers changed. Never ends.
+    /// Rewrites the hosts files whenever the set of live workers changed. Never ends.
     pub async fn keep_hosts(self: Arc<Self>) {
         loop {
             self.hosts_stale.notified().await;
             let views: Vec<View> = self.entries().iter().map(Entry::view).collect();
-            let live = views.iter().filter(|view| view.phase.is_live() && view.network == Network::Bridge);
-            let lines =
-                live.flat_map(|view| view.worker.addresses.iter().map(|ip| (ip.as_str(), view.worker.name.as_str())));
-            if let Err(error) = hosts::write(&self.workers_run(), Network::Bridge, lines) {
-                tracing::error!(%error, "the hosts file could not be written; names may be out of date");
+            for network in self.networks.all() {
+                let live = views.iter().filter(|view| view.phase.is_live() && view.network == network);
+                let lines = live
+                    .flat_map(|view| view.worker.addresses.iter().map(|ip| (ip.as_str(), view.worker.name.as_str())));
+                if let Err(error) = hosts::write(&self.workers_run(), network, lines) {
+                    tracing::error!(%error, network = network.name(), "a hosts file could not be written");
+                }
             }
         }
     }
@@ -303,7 +316,8 @@ impl Shared {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn workers_run(&self) -> PathBuf {
+    /// Where shims have their sockets, and networks their hosts files.
+    pub fn workers_run(&self) -> PathBuf {
         self.layout.workers_run(&self.owner)
     }
 

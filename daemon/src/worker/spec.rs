@@ -6,7 +6,7 @@ use super::query::{self, MarkError};
 use holdfast_launcher::limits::Limits;
 use holdfast_proto::daemon as wire;
 use holdfast_proto::restart::{PolicyError, RestartPolicy};
-use holdfast_proto::words::{WordError, WorkerName};
+use holdfast_proto::words::{NetworkName, WordError, WorkerName};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
@@ -63,7 +63,7 @@ pub enum SpecError {
     #[error("command and environment take {0} bytes; at most {WORDS_BYTES_MAX} are allowed")]
     TooLarge(usize),
     /// Not one of ours.
-    #[error("unknown network {0:?}: use bridge or none")]
+    #[error("unknown network {0:?}: use bridge, none, or the name of a network of yours")]
     Network(String),
     /// Not KEY=VALUE.
     #[error("bad variable {0:?}: use KEY=VALUE with a KEY that is not empty")]
@@ -140,8 +140,10 @@ pub enum SpecError {
 /// What a worker is attached to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Network {
-    /// The owner's bridge.
+    /// An address of its own, and no other worker in reach.
     Bridge,
+    /// A network that the owner made.
+    Named(NetworkName),
     /// Loopback alone.
     None,
 }
@@ -220,8 +222,9 @@ pub struct Spec {
 
 impl Network {
     /// The word of the contract.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
+            Self::Named(name) => name.as_str(),
             Self::Bridge => "bridge",
             Self::None => "none",
         }
@@ -301,7 +304,7 @@ fn network(name: &str) -> Result<Network, SpecError> {
     match name {
         "bridge" => Ok(Network::Bridge),
         "none" => Ok(Network::None),
-        _ => Err(SpecError::Network(shown(name.as_bytes()))),
+        _ => name.parse().map(Network::Named).map_err(|_| SpecError::Network(shown(name.as_bytes()))),
     }
 }
 

@@ -18,6 +18,7 @@ mod leaks;
 mod life;
 mod limits;
 mod main_job;
+mod networks;
 mod power;
 mod rootfs;
 mod runtimes;

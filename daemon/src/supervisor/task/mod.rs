@@ -254,7 +254,7 @@ impl Task {
         let view = self.shown();
         let before = self.view.send_replace(view.clone());
         let names = before.phase.is_live() != view.phase.is_live() || before.worker.addresses != view.worker.addresses;
-        if view.network == Network::Bridge && names {
+        if view.network != Network::None && names {
             self.shared.hosts_stale.notify_one();
         }
     }
