@@ -9,7 +9,7 @@ use crate::sink::{Cursor, Sink};
 use crate::view;
 use holdfast_proto::daemon::run_event::Event;
 use holdfast_proto::daemon::{
-    KillRequest, LogsRequest, Output, RemoveRequest, RunRequest, WaitRequest, Worker, WorkerSpec,
+    KillRequest, LogsRequest, Output, RemoveRequest, RunRequest, StopRequest, WaitRequest, Worker, WorkerSpec,
 };
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,12 +24,14 @@ const SLOW_PAUSE: Duration = Duration::from_millis(5);
 /// [`CallError`] where it could not be started, or nobody knows how it ended.
 pub async fn run(daemon: Daemon, spec: WorkerSpec, caller: &Caller) -> anyhow::Result<u8> {
     let remove = spec.remove_on_exit;
+    let comes_back = !matches!(spec.restart.as_str(), "" | "no");
     let mut watch = Watch {
         daemon,
         signals: Signals::new()?,
         sink: Sink::new(caller.is_root),
         cursor: Cursor::default(),
         worker: None,
+        comes_back,
         started: false,
         early: Vec::new(),
     };
@@ -72,6 +74,8 @@ struct Watch {
     cursor: Cursor,
     /// Its id, once it is on record.
     worker: Option<String>,
+    /// Its policy would start it again after a signal.
+    comes_back: bool,
     started: bool,
     /// Signals that came before it could take any: at most one of each kind matters.
     early: Vec<u32>,
@@ -176,9 +180,22 @@ impl Watch {
             }
             return;
         };
+        if self.comes_back
+            && [SignalKind::interrupt(), SignalKind::terminate()]
+                .iter()
+                .any(|kind| kind.as_raw_value().unsigned_abs() == number)
+        {
+            return self.stop(worker);
+        }
         let request = KillRequest { worker, signal: number };
         // Where it has just ended, its end is on the way.
         let _ = answer(ANSWER_MAX, self.daemon.rpc.kill(request)).await;
+    }
+
+    /// Whoever presses Ctrl-C means the end of it. Beside the output, which goes on until then.
+    fn stop(&self, worker: String) {
+        let mut rpc = self.daemon.rpc.clone();
+        tokio::spawn(async move { drop(rpc.stop(StopRequest { worker, ..Default::default() }).await) });
     }
 
     async fn write(&mut self, output: Output) {

@@ -175,21 +175,22 @@ fn check_migrations(copy: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Which boot of the host this is. Where the unit hides /proc/sys (ProcSubset=pid): a token of our own in the
-/// run directory, which a reboot empties.
+/// Which boot of the host this is: the kernel's word, and a token of our own in the run directory, which a boot
+/// empties. Neither is enough: a container boots without a new kernel, a session moves its directory.
 fn boot_id(workers_run: &Path) -> std::io::Result<String> {
-    if let Ok(id) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
-        return Ok(id.trim().to_owned());
-    }
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let path = workers_run.join("boot");
-    if let Ok(id) = std::fs::read_to_string(&path) {
-        return Ok(id);
-    }
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).map_err(|_| std::io::ErrorKind::Other)?;
-    let id = format!("{:032x}", u128::from_le_bytes(bits));
-    std::fs::write(&path, &id)?;
-    Ok(id)
+    let token = match std::fs::read_to_string(&path) {
+        Ok(token) if !token.is_empty() => token,
+        _ => {
+            let mut bits = [0; 16];
+            getrandom::fill(&mut bits).map_err(|_| std::io::ErrorKind::Other)?;
+            let token = format!("{:032x}", u128::from_le_bytes(bits));
+            std::fs::write(&path, &token)?;
+            token
+        }
+    };
+    Ok(format!("{} {token}", kernel.trim()))
 }
 
 fn log_to_journal_or_stderr() {

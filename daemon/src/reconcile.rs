@@ -22,6 +22,8 @@ const ANSWERS_WITHIN: Duration = Duration::from_millis(1500);
 pub enum Found {
     /// It was not live.
     Resting,
+    /// The host has booted since it was last started; with the record of the generation that was live, if it left one.
+    Booted(Option<Box<ExitRecord>>),
     /// Its shim showed that it knows the nonce.
     Alive {
         /// To hear the end from.
@@ -40,23 +42,38 @@ pub enum Found {
     Undecided,
 }
 
+impl Found {
+    /// The same where the host has booted since, as it seems: a shim that answers says otherwise, and counts.
+    fn across_a_boot(self) -> Self {
+        match self {
+            Self::Alive { shim, alive } => Self::Alive { shim, alive },
+            Self::Ended(record) => Self::Booted(Some(record)),
+            Self::Resting | Self::Booted(_) | Self::Lost { .. } | Self::Undecided => Self::Booted(None),
+        }
+    }
+}
+
 /// Takes every worker on record up. Answers when all are resolved but those that wait for the helper.
 pub async fn reconcile(shared: &Arc<Shared>, opened: Opened) {
-    let same_boot = opened.last_boot == shared.boot_id;
+    if !opened.last_boot.is_empty() && opened.last_boot != shared.boot_id {
+        tracing::info!("the host has booted since the last start");
+    }
     let mut ends: HashMap<WorkerId, EndRow> = opened.ends.into_iter().map(|end| (end.worker, end)).collect();
     let mut looks = JoinSet::new();
     let mut resumed = Vec::with_capacity(opened.workers.len());
     for row in opened.workers {
         if !row.worker.phase.is_live() {
             let end = ends.remove(&row.id);
-            resumed.push(shared.resume(row, end, Found::Resting));
+            let found = if row.boot_id == shared.boot_id { Found::Resting } else { Found::Booted(None) };
+            resumed.push(shared.resume(row, end, found));
             continue;
         }
         let state_dir = shared.layout.worker_state(&shared.owner, row.id);
         let socket = shared.layout.workers_run(&shared.owner).join(format!("{}.sock", row.id));
+        let booted = row.boot_id != shared.boot_id;
         looks.spawn(async move {
-            let found = look(&row, &state_dir, &socket, same_boot).await;
-            (row, found)
+            let found = look(&row, &state_dir, &socket).await;
+            (row, if booted { found.across_a_boot() } else { found })
         });
     }
     let (mut adopted, mut ended, mut lost) = (0, 0, 0);
@@ -66,7 +83,7 @@ pub async fn reconcile(shared: &Arc<Shared>, opened: Opened) {
             Found::Alive { .. } => adopted += 1,
             Found::Ended(_) => ended += 1,
             Found::Lost { .. } => lost += 1,
-            Found::Resting | Found::Undecided => {}
+            Found::Resting | Found::Booted(_) | Found::Undecided => {}
         }
         let end = ends.remove(&row.id);
         resumed.push(shared.resume(row, end, found));
@@ -78,7 +95,7 @@ pub async fn reconcile(shared: &Arc<Shared>, opened: Opened) {
     tracing::info!(adopted, ended, lost, epoch = %shared.epoch, "workers taken up");
 }
 
-async fn look(row: &WorkerRow, state_dir: &Path, socket: &Path, same_boot: bool) -> Found {
+async fn look(row: &WorkerRow, state_dir: &Path, socket: &Path) -> Found {
     let generation = row.worker.generation.0;
     let record = || shim::read_record(state_dir, generation, row.nonce).map(|record| Found::Ended(Box::new(record)));
     if let Some(ended) = record() {
@@ -88,7 +105,7 @@ async fn look(row: &WorkerRow, state_dir: &Path, socket: &Path, same_boot: bool)
         Ok(mut shim) => tokio::time::timeout(ANSWERS_WITHIN, shim.next(generation)).await.map(|word| (shim, word)),
         Err(ShimError::Nobody) => {
             // It may have ended between the two looks.
-            return record().unwrap_or_else(|| nobody(row, same_boot));
+            return record().unwrap_or_else(|| nobody(row));
         }
         Err(error) => {
             tracing::error!(worker = %row.id, error = &error as &dyn std::error::Error, "the shim cannot be heard");
@@ -98,7 +115,7 @@ async fn look(row: &WorkerRow, state_dir: &Path, socket: &Path, same_boot: bool)
     match word {
         Ok((shim, Ok(Word::Running(alive)))) => Found::Alive { shim, alive },
         Ok((_, Ok(Word::Ended(record)))) => Found::Ended(record),
-        Ok((_, Ok(Word::Gone))) => record().unwrap_or_else(|| nobody(row, same_boot)),
+        Ok((_, Ok(Word::Gone))) => record().unwrap_or_else(|| nobody(row)),
         Ok((_, Ok(Word::Preparing | Word::Frozen | Word::Thawed | Word::NotFrozen(_) | Word::NotThawed(_))))
         | Err(_) => Found::Undecided,
         Ok((_, Err(error))) => {
@@ -108,9 +125,8 @@ async fn look(row: &WorkerRow, state_dir: &Path, socket: &Path, same_boot: bool)
     }
 }
 
-fn nobody(row: &WorkerRow, same_boot: bool) -> Found {
+fn nobody(row: &WorkerRow) -> Found {
     match row.worker.phase {
-        _ if !same_boot => Found::Lost { why: "the host was restarted" },
         // An order of the daemon before us may still be under way.
         Phase::Starting => Found::Undecided,
         Phase::Stopping if row.worker.started_at.is_none() => Found::Undecided,

@@ -94,7 +94,8 @@ impl Daemon for Service {
         let request = request.into_inner();
         let entry = self.shared.find(&request.worker)?;
         let grace = grace_of(&entry, request.timeout_secs)?;
-        let worker = entry.ask(|answer| Ask::Stop(grace, answer)).await?;
+        let ask = if request.for_shutdown { Ask::PowerOff } else { Ask::Stop };
+        let worker = entry.ask(|answer| ask(grace, answer)).await?;
         Ok(Response::new(StopReply { worker: Some(worker) }))
     }
 

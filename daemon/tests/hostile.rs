@@ -32,7 +32,8 @@ async fn the_child_is_refused() {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", path.display())).unwrap();
     let mut client = DaemonClient::new(endpoint.connect().await.unwrap());
     let list = client.list(ListRequest { all: true, ..Default::default() }).await.unwrap_err();
-    let stop = client.stop(StopRequest { worker: "x".into(), timeout_secs: None }).await.unwrap_err();
+    let stop =
+        client.stop(StopRequest { worker: "x".into(), timeout_secs: None, ..Default::default() }).await.unwrap_err();
     let (list, stop) = (Problem::from_status(&list), Problem::from_status(&stop));
     assert_eq!(list.reason(), Reason::NotYours);
     assert_eq!(list, stop);
@@ -118,7 +119,7 @@ async fn without_a_helper_workers_are_listed_stopped_and_read_but_not_started() 
     assert_eq!(output.bytes, b"here\n");
     let refused = run(&mut client, spec(&["true"]), false).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::Unavailable);
-    let stop = StopRequest { worker: "lives".into(), timeout_secs: Some(1) };
+    let stop = StopRequest { worker: "lives".into(), timeout_secs: Some(1), ..Default::default() };
     assert_eq!(client.stop(stop).await.unwrap().into_inner().worker.unwrap().phase(), Phase::Stopped);
     let status = client.status(StatusRequest {}).await.unwrap().into_inner();
     assert!(status.programs.iter().all(|program| !program.healthy && !program.why.is_empty()));

@@ -47,10 +47,18 @@ async fn a_worker_is_listed_stopped_and_removed() {
     let refused = client.start(StartRequest { worker: "web".into() }).await.unwrap_err();
     assert_eq!(problem(refused).reason(), Reason::WrongPhase);
     let reference = started.id[..6].to_owned();
-    let stopped = client.stop(StopRequest { worker: reference, timeout_secs: None }).await.unwrap().into_inner();
+    let stopped = client
+        .stop(StopRequest { worker: reference, timeout_secs: None, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     let stopped = stopped.worker.unwrap();
     assert_eq!((signal_of(&stopped), stopped.phase(), stopped.pid), (Some(15), Phase::Stopped, 0));
-    let again = client.stop(StopRequest { worker: "web".into(), timeout_secs: None }).await.unwrap().into_inner();
+    let again = client
+        .stop(StopRequest { worker: "web".into(), timeout_secs: None, ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(again.worker.unwrap(), stopped);
     client.remove(RemoveRequest { worker: "web".into(), force: false }).await.unwrap();
     assert_eq!(list(&mut client, true).await, []);
@@ -192,7 +200,7 @@ async fn a_worker_that_ignores_its_stop_signal_is_killed_after_the_grace() {
     let id = run(&mut client, deaf, false).await.unwrap().started.unwrap().id;
     until(async || stage.log_dir(&id).join("0000000001").metadata().is_ok_and(|file| file.len() > 24)).await;
     let begun = Instant::now();
-    let stop = StopRequest { worker: "deaf".into(), timeout_secs: None };
+    let stop = StopRequest { worker: "deaf".into(), timeout_secs: None, ..Default::default() };
     let stopped = client.stop(stop).await.unwrap().into_inner().worker.unwrap();
     assert_eq!((stopped.phase(), signal_of(&stopped)), (Phase::Stopped, Some(9)));
     assert!((Duration::from_millis(900)..Duration::from_secs(3)).contains(&begun.elapsed()));
@@ -218,7 +226,7 @@ async fn names_addresses_and_ports_are_kept_current() {
         expected.lines().all(|line| text.lines().any(|other| other == line))
     })
     .await;
-    let stop = StopRequest { worker: "web".into(), timeout_secs: None };
+    let stop = StopRequest { worker: "web".into(), timeout_secs: None, ..Default::default() };
     let stopped = client.stop(stop).await.unwrap().into_inner().worker.unwrap();
     assert_eq!(stopped.addresses, Vec::<String>::new());
     // Given back before the stop was announced, since a port was published.

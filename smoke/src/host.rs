@@ -134,16 +134,35 @@ impl Host {
     }
 }
 
+/// How a host goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Down {
+    /// As its administrator would.
+    Orderly,
+    /// As by a power cut: nothing of it is asked.
+    Cut,
+}
+
 impl Host {
-    /// Powers the host off as its administrator would, and says how long that took.
-    pub fn power_off(mut self, deadline: Duration) -> Result<Duration> {
+    /// Takes the host down and boots it again over the same tree; says how long the way down took.
+    pub fn reboot(&mut self, how: Down, deadline: Duration) -> Result<Duration> {
         let began = Instant::now();
-        self.root().run("systemctl poweroff")?;
+        match how {
+            Down::Orderly => drop(self.root().run("systemctl poweroff")?),
+            Down::Cut => cgroup::destroy(&self.name)?,
+        }
         while self.nspawn.try_wait()?.is_none() {
             ensure!(began.elapsed() < deadline, "not off within {} s:\n{}", deadline.as_secs(), self.console());
             sleep(Duration::from_millis(50));
         }
-        Ok(began.elapsed())
+        let took = began.elapsed();
+        cgroup::destroy(&self.name)?;
+        let groups = cgroup::create(&self.name)?;
+        let began = Instant::now();
+        self.nspawn = spawn(&self.name, &sweep::directory(&self.name).join("root"), &groups)?;
+        self.leader = self.find_leader(began)?;
+        self.await_boot(began)?;
+        Ok(took)
     }
 }
 

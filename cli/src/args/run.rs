@@ -61,7 +61,7 @@ pub struct RunArgs {
     ///
     /// After 100 ms, then 200 ms, doubled at each end in a row up to a minute; a run of 10 s or more counts as the
     /// first again. on-failure:N gives up after N such starts in a row. Exit codes 125 and 78 (EX_CONFIG) are for good.
-    /// `holdfast stop` ends it, `holdfast kill` does not. always and unless-stopped come back when the host has
+    /// `holdfast stop` ends it, and Ctrl-C in the foreground; `holdfast kill` does not. always and unless-stopped come back when the host has
     /// booted; unless-stopped only where it was not stopped.
     #[arg(long, value_name = "POLICY")]
     pub restart: Option<RestartPolicy>,

@@ -43,7 +43,8 @@ pub fn stop(args: StopArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     let timeout_secs = args.timeout;
     each(args.workers, caller, move |mut daemon: Daemon, worker: String| async move {
         let limit = stop_max(&mut daemon, &worker, timeout_secs).await?;
-        answer(limit, daemon.rpc.stop(StopRequest { worker: worker.clone(), timeout_secs })).await?;
+        answer(limit, daemon.rpc.stop(StopRequest { worker: worker.clone(), timeout_secs, for_shutdown: false }))
+            .await?;
         Ok(worker)
     })
 }

@@ -8,7 +8,7 @@ mod program;
 mod relay;
 
 use crate::supervisor::{Entry, Shared, random};
-use crate::worker::Phase;
+use crate::worker::{Instead, Phase, Verb, instead};
 use holdfast_launcher::session::{Call, End, FromSession, OWN, Refusal, SESSIONS_MAX, Size};
 use holdfast_proto::daemon::exec_input::Input;
 use holdfast_proto::daemon::{ExecInput, ExecOpen, ExecOutput, ExecResume};
@@ -63,7 +63,7 @@ impl Opened {
     async fn open(shared: &Shared, open: ExecOpen) -> Result<Self, Problem> {
         let entry = shared.find(&open.worker)?;
         let view = entry.view();
-        if view.phase != Phase::Running {
+        if instead(Verb::Exec, view.phase).is_some() {
             return Err(not_running(&entry, view.phase));
         }
         let program = program::of(&open, &entry.spec, shared.owner.as_str()).map_err(crate::supervisor::invalid)?;
@@ -115,12 +115,9 @@ fn unusable(why: &str) -> Problem {
 
 fn not_running(entry: &Entry, phase: Phase) -> Problem {
     let name = &entry.spec.name;
-    let hint = match phase {
-        Phase::Suspending | Phase::Suspended => format!("`holdfast resume {name}` lets it go on"),
-        Phase::Starting | Phase::Resuming | Phase::Stopping => "try again when it runs".to_owned(),
-        _ => format!("start it with `holdfast start {name}`"),
-    };
-    Problem::new(Reason::WrongPhase, format!("worker {name} is {}", phase.name())).hint(hint)
+    let way = instead(Verb::Exec, phase).unwrap_or(Instead::Wait);
+    let message = format!("worker {name} is {}, which does not allow exec", phase.name());
+    Problem::new(Reason::WrongPhase, message).hint(way.hint(name))
 }
 
 fn refused(entry: &Entry, refusal: Refusal) -> Problem {

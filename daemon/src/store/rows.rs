@@ -300,6 +300,7 @@ fn goal_name(goal: Goal) -> &'static str {
     match goal {
         Goal::Up => "up",
         Goal::Down => "down",
+        Goal::UpAfterBoot => "up-after-boot",
     }
 }
 
@@ -307,6 +308,7 @@ fn goal_of(name: &str) -> Option<Goal> {
     match name {
         "up" => Some(Goal::Up),
         "down" => Some(Goal::Down),
+        "up-after-boot" => Some(Goal::UpAfterBoot),
         _ => None,
     }
 }

@@ -91,6 +91,8 @@ pub enum Ask {
     Start(Answer),
     /// Answers when it is not live.
     Stop(Duration, Answer),
+    /// As `Stop`; where its policy says so, it starts again when the host has booted.
+    PowerOff(Duration, Answer),
     /// Answers when the new generation is executed.
     Restart(Duration, Answer),
     /// Answers when every process of it is frozen.

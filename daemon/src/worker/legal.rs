@@ -19,6 +19,8 @@ pub enum Verb {
     Kill,
     /// `rm` without `-f`.
     Remove,
+    /// `exec`.
+    Exec,
 }
 
 impl Verb {
@@ -32,6 +34,7 @@ impl Verb {
             Self::Resume => "resume",
             Self::Kill => "kill",
             Self::Remove => "rm",
+            Self::Exec => "exec",
         }
     }
 }
@@ -75,6 +78,7 @@ pub fn instead(verb: Verb, phase: Phase) -> Option<Instead> {
         Verb::Resume => resume(phase),
         Verb::Kill => kill(phase),
         Verb::Remove => remove(phase),
+        Verb::Exec => exec(phase),
     }
 }
 
@@ -112,6 +116,15 @@ fn kill(phase: Phase) -> Option<Instead> {
     }
 }
 
+fn exec(phase: Phase) -> Option<Instead> {
+    match phase {
+        Phase::Running => None,
+        Phase::Suspending | Phase::Suspended => Some(Instead::Resume),
+        Phase::Starting | Phase::Resuming | Phase::Stopping => Some(Instead::Wait),
+        Phase::Created | Phase::Stopped | Phase::Waiting | Phase::Failed => Some(Instead::Start),
+    }
+}
+
 fn remove(phase: Phase) -> Option<Instead> {
     match phase {
         Phase::Created | Phase::Stopped | Phase::Failed => None,
@@ -131,8 +144,8 @@ mod tests {
     use crate::worker::{Action, Command, Event, RestartPolicy, Timestamp, Worker, step};
     use std::time::Duration;
 
-    const VERBS: [Verb; 7] =
-        [Verb::Start, Verb::Stop, Verb::Restart, Verb::Suspend, Verb::Resume, Verb::Kill, Verb::Remove];
+    const VERBS: [Verb; 8] =
+        [Verb::Start, Verb::Stop, Verb::Restart, Verb::Suspend, Verb::Resume, Verb::Kill, Verb::Remove, Verb::Exec];
 
     /// `.`: allowed; else what works instead.
     const TABLE: &str = "
@@ -144,6 +157,7 @@ suspend  start   wait     .       .          .         wait     wait     start  
 resume   start   wait     .       .          .         .        wait     start   start   start
 kill     start   wait     .       .          .         .        .        start   stop    start
 rm       .       stop     stop    stop       stop      stop     stop     .       stop    .
+exec     start   wait     .       resume     resume    wait     wait     start   start   start
 ";
 
     fn word(verb: Verb, phase: Phase) -> &'static str {
@@ -175,6 +189,7 @@ rm       .       stop     stop    stop       stop      stop     stop     .      
         let commands = [
             (Verb::Start, Command::Start),
             (Verb::Stop, Command::Stop { grace }),
+            (Verb::Stop, Command::PowerOff { grace }),
             (Verb::Restart, Command::Restart { grace }),
             (Verb::Suspend, Command::Suspend),
             (Verb::Resume, Command::Resume),

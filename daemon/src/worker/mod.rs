@@ -1,5 +1,6 @@
 //! What a worker is, and what happens to it next. Pure: no clock, no file, no socket, no runtime.
 
+mod boot;
 pub mod cage;
 pub mod events;
 mod freeze;
@@ -118,6 +119,8 @@ pub enum Goal {
     Up,
     /// It shall not.
     Down,
+    /// It shall run, and was stopped because the host goes down.
+    UpAfterBoot,
 }
 
 /// How one generation ended.

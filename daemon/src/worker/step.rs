@@ -3,9 +3,9 @@
 //! The loop that calls it commits the new state before it performs an action, and feeds what came of the
 //! action back as [`Seen`]. No wildcard arm: a new phase or event is a compile error until it is decided.
 
-use super::freeze;
 use super::restart::{self, Verdict};
 use super::{End, Goal, Phase, Timestamp, Verb, Worker};
+use super::{boot, freeze};
 use holdfast_proto::words::Generation;
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ pub enum Command {
     /// Its stop signal, SIGKILL after the grace. Without effect where it is down.
     Stop {
         /// From the request, else the worker's own.
+        grace: Duration,
+    },
+    /// As `Stop`, because the host goes down: no word of its owner's.
+    PowerOff {
+        /// Of the shutdown, for all workers alike.
         grace: Duration,
     },
     /// Stop where it is live, then start.
@@ -35,7 +40,7 @@ impl Command {
     pub fn verb(self) -> Verb {
         match self {
             Self::Start => Verb::Start,
-            Self::Stop { .. } => Verb::Stop,
+            Self::Stop { .. } | Self::PowerOff { .. } => Verb::Stop,
             Self::Restart { .. } => Verb::Restart,
             Self::Suspend => Verb::Suspend,
             Self::Resume => Verb::Resume,
@@ -65,6 +70,8 @@ pub enum Seen {
     NotThawed,
     /// The grace of a stop is over.
     GraceOver,
+    /// It was killed, and is still there after as long as that may take.
+    Undying,
     /// The wait before a start by policy is over.
     BackoffOver,
 }
@@ -76,6 +83,8 @@ pub enum Event {
     Told(Command),
     /// Something was seen, of this generation.
     Seen(Generation, Seen),
+    /// The host has booted since the worker was last seen; how its generation ended, where one was live.
+    Booted(Option<End>),
 }
 
 /// Something to do, after the new state is on record.
@@ -89,6 +98,10 @@ pub enum Action {
     Kill,
     /// Wait for so long, then [`Seen::GraceOver`].
     WaitGrace(Duration),
+    /// Wait for its end, then [`Seen::Undying`].
+    WaitDeath,
+    /// Tell those who wait for its end that the kernel does not let go of it.
+    TellUndying,
     /// Wait until it is due ([`Worker::due`]), then [`Seen::BackoffOver`].
     WaitBackoff,
     /// Forget the wait.
@@ -108,6 +121,8 @@ pub fn step(worker: &Worker, event: Event, at: Timestamp) -> (Worker, Vec<Action
     match event {
         Event::Told(Command::Start) => start(worker),
         Event::Told(Command::Stop { grace }) => stop(worker, grace, Goal::Down),
+        Event::Told(Command::PowerOff { grace }) => power_off(worker, grace),
+        Event::Booted(end) => boot::booted(worker, end),
         Event::Told(Command::Restart { grace }) => restart(worker, grace),
         Event::Told(Command::Suspend) => freeze::suspend(worker),
         Event::Told(Command::Resume) => freeze::resume(worker),
@@ -121,6 +136,7 @@ pub fn step(worker: &Worker, event: Event, at: Timestamp) -> (Worker, Vec<Action
         Event::Seen(_, Seen::Thawed) => freeze::thawed(worker),
         Event::Seen(_, Seen::NotThawed) => freeze::not_thawed(worker),
         Event::Seen(_, Seen::GraceOver) => grace_over(worker),
+        Event::Seen(_, Seen::Undying) => undying(worker),
         Event::Seen(_, Seen::BackoffOver) => backoff_over(worker),
     }
 }
@@ -141,6 +157,22 @@ fn restart(worker: &Worker, grace: Duration) -> (Worker, Vec<Action>) {
         Phase::Starting | Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming | Phase::Stopping => {
             stop(worker, grace, Goal::Up)
         }
+    }
+}
+
+/// What its owner wants stays: it is up again after the boot where its policy says so.
+fn power_off(worker: &Worker, grace: Duration) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        // Its owner stopped it, or it ended for good.
+        Phase::Created | Phase::Stopped | Phase::Failed => unchanged(worker),
+        Phase::Stopping if worker.goal == Goal::Down => stop(worker, grace, Goal::Down),
+        Phase::Starting
+        | Phase::Running
+        | Phase::Suspending
+        | Phase::Suspended
+        | Phase::Resuming
+        | Phase::Stopping
+        | Phase::Waiting => stop(worker, grace, Goal::UpAfterBoot),
     }
 }
 
@@ -180,7 +212,7 @@ fn ended(worker: &Worker, end: End, at: Timestamp) -> (Worker, Vec<Action>) {
     match worker.phase {
         Phase::Stopping => match worker.goal {
             Goal::Up => launch(worker, vec![Action::CancelWait, Action::Detach, Action::Launch]),
-            Goal::Down => enter(worker, Phase::Stopped, vec![Action::CancelWait, Action::Detach]),
+            Goal::Down | Goal::UpAfterBoot => enter(worker, Phase::Stopped, vec![Action::CancelWait, Action::Detach]),
         },
         Phase::Starting | Phase::Running | Phase::Suspending | Phase::Suspended | Phase::Resuming => {
             let ran = worker.started_at.map_or(Duration::ZERO, |since| at.since(since));
@@ -204,7 +236,7 @@ fn refused(worker: &Worker, transient: bool, at: Timestamp) -> (Worker, Vec<Acti
     match worker.phase {
         Phase::Stopping => match worker.goal {
             Goal::Up => launch(worker, vec![Action::Launch]),
-            Goal::Down => enter(worker, Phase::Stopped, vec![]),
+            Goal::Down | Goal::UpAfterBoot => enter(worker, Phase::Stopped, vec![]),
         },
         Phase::Starting if transient => {
             match restart::judge(worker.policy, End::Lost, worker.strikes, Duration::ZERO) {
@@ -223,7 +255,23 @@ fn refused(worker: &Worker, transient: bool, at: Timestamp) -> (Worker, Vec<Acti
 
 fn grace_over(worker: &Worker) -> (Worker, Vec<Action>) {
     match worker.phase {
-        Phase::Stopping => (worker.clone(), vec![Action::Kill]),
+        Phase::Stopping => (worker.clone(), vec![Action::Kill, Action::WaitDeath]),
+        Phase::Created
+        | Phase::Starting
+        | Phase::Running
+        | Phase::Suspending
+        | Phase::Suspended
+        | Phase::Resuming
+        | Phase::Stopped
+        | Phase::Waiting
+        | Phase::Failed => unchanged(worker),
+    }
+}
+
+/// It stays `stopping`, since SIGKILL cannot be taken back, and is watched until it goes.
+fn undying(worker: &Worker) -> (Worker, Vec<Action>) {
+    match worker.phase {
+        Phase::Stopping => (worker.clone(), vec![Action::Kill, Action::TellUndying]),
         Phase::Created
         | Phase::Starting
         | Phase::Running
@@ -260,7 +308,7 @@ fn wait(worker: &Worker, strikes: u32, due: Timestamp) -> Worker {
 }
 
 /// The next generation, wanted up, as by the owner's hand: with no strike against it and no restart counted.
-fn launch(worker: &Worker, actions: Vec<Action>) -> (Worker, Vec<Action>) {
+pub(super) fn launch(worker: &Worker, actions: Vec<Action>) -> (Worker, Vec<Action>) {
     let next = Worker {
         phase: Phase::Starting,
         generation: worker.generation.next(),

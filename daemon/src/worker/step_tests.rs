@@ -26,10 +26,11 @@ fn seen(seen: Seen) -> Event {
     Event::Seen(GENERATION, seen)
 }
 
-fn events() -> [Event; 16] {
+fn events() -> [Event; 18] {
     [
         Event::Told(Command::Start),
         Event::Told(Command::Stop { grace: GRACE }),
+        Event::Told(Command::PowerOff { grace: GRACE }),
         Event::Told(Command::Restart { grace: GRACE }),
         Event::Told(Command::Suspend),
         Event::Told(Command::Resume),
@@ -43,6 +44,7 @@ fn events() -> [Event; 16] {
         seen(Seen::Thawed),
         seen(Seen::NotThawed),
         seen(Seen::GraceOver),
+        seen(Seen::Undying),
         seen(Seen::BackoffOver),
     ]
 }
@@ -54,6 +56,8 @@ fn letters(actions: &[Action]) -> String {
         Action::Ask => 'A',
         Action::Kill => 'K',
         Action::WaitGrace(_) => 'G',
+        Action::WaitDeath => 'W',
+        Action::TellUndying => 'U',
         Action::WaitBackoff => 'B',
         Action::CancelWait => 'c',
         Action::Freeze => 'F',
@@ -77,6 +81,7 @@ const TABLE: &str = "
 event        created    starting   running     suspending  suspended   resuming    stopping   stopped    waiting       failed
 start        starting:L !          !           !           !           !           !          starting:L starting:cL   starting:L
 stop         .          stopping   stopping:AG stopping:TAG stopping:TAG stopping:TAG G        .          stopped:c     .
+power-off    .          stopping   stopping:AG stopping:TAG stopping:TAG stopping:TAG G        .          stopped:c     .
 restart      starting:L stopping   stopping:AG stopping:TAG stopping:TAG stopping:TAG G        starting:L starting:cL   starting:L
 suspend      !          !          suspending:F .          .           !           !          !          !             !
 resume       !          !          .           resuming:T  resuming:T  .           !          !          !             !
@@ -89,7 +94,8 @@ frozen       .          .          suspended   suspended:c .           T        
 not-frozen   .          .          .           running:cT  .           .           .          .          .             .
 thawed       .          .          .           F           running     running:c   .          .          .             .
 not-thawed   .          .          .           .           .           suspended:c .          .          .             .
-grace-over   .          .          .           .           .           .           K          .          .             .
+grace-over   .          .          .           .           .           .           KW         .          .             .
+undying      .          .          .           .           .           .           KU         .          .             .
 backoff-over .          .          .           .           .           .           .          .          starting:L    .
 ";
 
@@ -146,6 +152,21 @@ fn a_restart_is_a_stop_that_comes_up_again() {
 }
 
 #[test]
+fn a_power_off_is_no_word_of_the_owner_but_their_stop_stays_one() {
+    let (off, _) = step(&worker(Phase::Running), Event::Told(Command::PowerOff { grace: GRACE }), NOW);
+    assert_eq!((off.phase, off.goal), (Phase::Stopping, Goal::UpAfterBoot));
+    let (down, _) = step(&off, seen(Seen::Ended(End::Signal(15))), NOW);
+    assert_eq!((down.phase, down.goal), (Phase::Stopped, Goal::UpAfterBoot));
+    // A stop by hand meanwhile or afterwards counts.
+    for before in [off, down] {
+        let (after, _) = step(&before, Event::Told(Command::Stop { grace: GRACE }), NOW);
+        assert_eq!(after.goal, Goal::Down);
+        let (after, _) = step(&after, Event::Told(Command::PowerOff { grace: GRACE }), NOW);
+        assert_eq!(after.goal, Goal::Down);
+    }
+}
+
+#[test]
 fn a_stop_before_the_execution_asks_once_there_is_somebody() {
     let (stopping, actions) = step(&worker(Phase::Starting), Event::Told(Command::Stop { grace: GRACE }), NOW);
     assert_eq!((stopping.phase, actions.len()), (Phase::Stopping, 0));
@@ -154,7 +175,7 @@ fn a_stop_before_the_execution_asks_once_there_is_somebody() {
     let (asked, actions) = step(&again, seen(Seen::Executed(AT)), NOW);
     assert_eq!(actions, [Action::Ask, Action::WaitGrace(Duration::ZERO)]);
     let (_, actions) = step(&asked, seen(Seen::GraceOver), NOW);
-    assert_eq!(actions, [Action::Kill]);
+    assert_eq!(actions, [Action::Kill, Action::WaitDeath]);
 }
 
 #[test]
@@ -203,7 +224,7 @@ fn a_start_by_hand_forgives_the_strikes() {
 }
 
 fn any_event() -> impl Strategy<Value = (usize, bool)> {
-    (0..16usize, any::<bool>())
+    (0..18usize, any::<bool>())
 }
 
 proptest! {

@@ -146,3 +146,48 @@ fn a_start_that_is_owed_survives_the_daemon() -> Result {
         Ok(())
     })
 }
+
+/// A shim that was stopped is the nearest that a test comes to a process which the kernel does not let go of.
+#[test]
+fn what_cannot_be_killed_is_said_and_watched_until_it_goes() -> Result {
+    on_installed(|host| {
+        let alice = host.alice();
+        alice.run_worker("--name stuck --restart always -- sleep infinity")?;
+        let shim = inspect(host, "stuck")?["shim"]["pid"].as_u64().context("shim.pid")?;
+        host.root().run(&format!("kill -STOP {shim}"))?.ok()?;
+        let stop = alice.run_within(Duration::from_secs(60), "holdfast stop -t 1 stuck")?;
+        stop.refuses(5, &["stuck", "still there", "watched"])?;
+        ensure!(alice.worker("stuck")?.phase == "stopping", "it is shown as something that it is not");
+        alice.holdfast("start stuck")?.refuses(5, &["stopping"])?;
+        host.root().run(&format!("kill -CONT {shim}"))?.ok()?;
+        let gone = until_worker(host, "stuck", "is stopped", |worker| worker.phase == "stopped")?;
+        ensure!(gone.exit == Some(ExitShown::signal(15)) && gone.generation == 1, "{gone:?}");
+        Ok(())
+    })
+}
+
+/// V13: a launch that fails counts like an end, and is tried again with growing pauses until what stands in its way is gone.
+#[test]
+fn a_start_that_fails_for_a_while_is_tried_again() -> Result {
+    on_installed(|host| {
+        let alice = host.alice();
+        alice.run_worker("--name web --restart always --publish 8091:80 -- sleep infinity")?;
+        let first = alice.worker("web")?;
+        host.keep_down(&[DAEMON])?;
+        host.root().run(&format!("kill -9 {}", first.live_pid()?))?.ok()?;
+        until("its shim has ended", PATIENCE, || Ok(host.shims()? == 0))?;
+        let other = host.root().start("exec nc -l -k 8091")?;
+        until("another program has the port", PATIENCE, || Ok(host.root().run("nc -z 127.0.0.1 8091")?.code == 0))?;
+        host.bring_up(&[DAEMON])?;
+        let waits = until_worker(host, "web", "was refused twice and waits", |worker| {
+            worker.phase == "waiting" && worker.generation >= first.generation + 2
+        })?;
+        ensure!(waits.restarts >= 2, "failed launches do not count: {waits:?}");
+        let history = inspect(host, "web")?["history"].to_string();
+        ensure!(history.contains("8091"), "it does not say why it waits: {history}");
+        other.kill()?;
+        let back = until_worker(host, "web", "runs again", |worker| worker.phase == "running")?;
+        ensure!(back.ports.iter().any(|port| port.host == 8091), "{back:?}");
+        Ok(())
+    })
+}

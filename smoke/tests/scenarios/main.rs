@@ -4,6 +4,7 @@
 
 mod api;
 mod bad_input;
+mod boot;
 mod cage;
 mod calls;
 mod events;

@@ -124,6 +124,15 @@ fn a_daemon_killed_in_any_phase_is_followed_by_the_truth() -> Result {
             }
             ensure!(round >= 4 || alice.worker("web")?.pid == first.pid, "suspend and resume keep the process");
         }
+        // Frozen by hand while nobody looked.
+        until_phase(host, "web", "running")?;
+        host.keep_down(&[DAEMON])?;
+        let freeze = format!("echo 1 > $(find /sys/fs/cgroup -path '*w-{}/worker/cgroup.freeze')", first.id);
+        host.root().run(&freeze)?.ok()?;
+        host.bring_up(&[DAEMON])?;
+        until_phase(host, "web", "suspended")?;
+        alice.holdfast("resume web")?.ok()?;
+        until_phase(host, "web", "running")?;
         Ok(())
     })
 }

@@ -60,7 +60,7 @@ pub fn stop_of(owner: &str, grace: u32) -> anyhow::Result<ExitCode> {
         for worker in live {
             let mut daemon = daemon.clone();
             stops.spawn(async move {
-                let request = StopRequest { worker: worker.id, timeout_secs: Some(grace) };
+                let request = StopRequest { worker: worker.id, timeout_secs: Some(grace), for_shutdown: true };
                 answer(limit, daemon.rpc.stop(request)).await
             });
         }

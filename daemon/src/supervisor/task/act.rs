@@ -20,6 +20,10 @@ use tokio::time::Instant;
 const DETACH_WITHIN: Duration = Duration::from_secs(2);
 /// Events that wait for a disk that takes them again; later ones are only in the daemon's log.
 const UNRECORDED_MAX: usize = 64;
+/// How long a killed worker may take to be gone: longer than its shim waits for the processes in it.
+const DEATH_WITHIN: Duration = Duration::from_secs(15);
+/// Why a worker starts or is down.
+pub(super) const HOST_STARTED: &str = "the host has booted";
 /// Wait before a start by policy is tried again that could not be put on record.
 const RECORD_RETRY: Duration = Duration::from_secs(5);
 
@@ -94,7 +98,8 @@ impl Task {
             changes.push(note(end.generation, phase, why));
             changes.push(Change::End(Box::new(end)));
             if goes_on {
-                changes.push(note(worker.generation, worker.phase, "restart"));
+                let why = if matches!(event, Event::Booted(_)) { HOST_STARTED } else { "restart" };
+                changes.push(note(worker.generation, worker.phase, why));
             }
         } else if goes_on || worker.phase != before.worker.phase {
             changes.push(note(worker.generation, worker.phase, why));
@@ -109,7 +114,7 @@ impl Task {
         let events = changes.iter().filter(|change| matches!(change, Change::Event(_)));
         let events: Vec<Change> = events.take(UNRECORDED_MAX).cloned().collect();
         let outcome = self.shared.store.commit(changes).await;
-        if outcome.is_err() && matches!(event, Event::Seen(..)) {
+        if outcome.is_err() && matches!(event, Event::Seen(..) | Event::Booted(_)) {
             // What was seen has happened, on record or not: told with the next change that is.
             self.unrecorded = events;
         }
@@ -147,11 +152,11 @@ impl Task {
                 self.timer = Some((Instant::now() + RECORD_RETRY, Seen::BackoffOver));
             }
             // A restart whose first half is done: it is down, and who asked hears why.
-            Event::Seen(..) if was_live => {
+            Event::Seen(..) | Event::Booted(_) if was_live => {
                 self.row.worker.phase = Phase::Failed;
                 self.answer_failed(&problem);
             }
-            Event::Seen(..) | Event::Told(_) => {}
+            Event::Seen(..) | Event::Told(_) | Event::Booted(_) => {}
         }
         Err(problem)
     }
@@ -168,6 +173,8 @@ impl Task {
             Action::Ask => self.signal(self.spec.stop_signal),
             Action::Kill => self.signal(libc::SIGKILL as u8),
             Action::WaitGrace(grace) => self.timer = Some((Instant::now() + grace, Seen::GraceOver)),
+            Action::WaitDeath => self.timer = Some((Instant::now() + DEATH_WITHIN, Seen::Undying)),
+            Action::TellUndying => self.tell_undying(),
             Action::WaitBackoff => self.await_due(),
             Action::CancelWait => self.timer = None,
             Action::Freeze => {
@@ -176,6 +183,22 @@ impl Task {
             Action::Thaw => self.order(&Order::Thaw { generation: self.row.worker.generation.0 }, Seen::NotThawed),
             Action::Detach => self.detach(ended).await,
             Action::Refuse => {}
+        }
+    }
+
+    fn tell_undying(&mut self) {
+        let message = format!(
+            "worker {} was killed {} s ago and is still there: a process of it waits in the kernel (for a disk, a \
+             network file system, a device), or its shim was stopped from outside",
+            self.row.spec.name,
+            DEATH_WITHIN.as_secs()
+        );
+        let problem = Problem::new(Reason::Host, message)
+            .hint("it goes as soon as that is over, and is watched until then; nothing else can end it");
+        tracing::error!(worker = %self.row.id, %problem, "an undying worker");
+        let waiting = self.stoppers.drain(..).chain(self.starters.drain(..)).chain(self.removers.drain(..));
+        for answer in waiting {
+            drop(answer.send(Err(problem.clone())));
         }
     }
 

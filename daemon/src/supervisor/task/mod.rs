@@ -21,6 +21,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+/// Why a worker was stopped that its owner did not stop.
+const GOES_DOWN: &str = "the host goes down";
+
 /// Where the outcome of an ask goes.
 pub type Answer = oneshot::Sender<Result<wire::Worker, Problem>>;
 
@@ -129,6 +132,7 @@ impl Task {
                 }
             }
             Found::Ended(record) => self.heard_end(&record).await,
+            Found::Booted(record) => self.booted(record).await,
             Found::Lost { why } => self.lost(why).await,
             Found::Alive { shim, alive } => self.executed(Some(shim), alive).await,
             Found::Undecided => {
@@ -199,6 +203,11 @@ impl Task {
                 Err(problem) => drop(answer.send(Err(problem))),
             },
             Ask::Stop(grace, answer) => match self.apply(Event::Told(Command::Stop { grace }), "stop").await {
+                Ok(()) => self.stoppers.push(answer),
+                Err(problem) => drop(answer.send(Err(problem))),
+            },
+            Ask::PowerOff(grace, answer) => match self.apply(Event::Told(Command::PowerOff { grace }), GOES_DOWN).await
+            {
                 Ok(()) => self.stoppers.push(answer),
                 Err(problem) => drop(answer.send(Err(problem))),
             },

@@ -3,6 +3,7 @@
 use super::super::launch::{self, Launched};
 use super::super::now;
 use super::Task;
+use super::act::HOST_STARTED;
 use super::freeze::why_not;
 use crate::shim::{self, Alive, Shim, Word};
 use crate::store::EndRow;
@@ -119,16 +120,28 @@ impl Task {
         if let Some(problem) = launch::problem_of(record, &self.spec) {
             return self.not_started(record, problem).await;
         }
-        let (end, why) = match record.outcome {
-            Outcome::Code(code) => (End::Code(code), format!("exit code {code}")),
-            Outcome::Signal(signal) => (End::Signal(signal), format!("signal {signal}")),
-            Outcome::NotStarted { code, .. } => (End::NotStarted(code), String::new()),
-        };
+        let (end, why) = end_of(record);
         if record.started_at_ns > 0 && self.row.worker.started_at.is_none() {
             // Nobody was there when it was executed: told now, before its end.
             self.seen(Seen::Executed(Timestamp(record.started_at_ns)), "executed").await;
         }
         self.ended(self.end_row(end, String::new(), Some(record)), &why).await;
+    }
+
+    /// The host has booted since it was last seen, with what its shim left.
+    pub(super) async fn booted(&mut self, record: Option<Box<ExitRecord>>) {
+        let end = self.row.worker.phase.is_live().then(|| match record {
+            Some(record) => self.end_row(end_of(&record).0, launch::why(&record, &self.spec), Some(&record)),
+            None => self.end_row(End::Lost, HOST_STARTED.to_owned(), None),
+        });
+        if let Some(end) = &end {
+            self.row.finished_at = end.finished_at;
+            self.end = Some(end.clone());
+        }
+        let event = Event::Booted(end.as_ref().map(|end| end.end));
+        if let Err(problem) = self.commit_and_act(event, HOST_STARTED, end).await {
+            tracing::error!(worker = %self.row.id, %problem, "what a boot changed is not on record");
+        }
     }
 
     pub(super) async fn not_started(&mut self, record: &ExitRecord, problem: Problem) {
@@ -168,5 +181,14 @@ impl Task {
         self.commit_and_act(Event::Seen(self.row.worker.generation, seen), why, Some(end)).await.unwrap_or_else(
             |problem| tracing::error!(worker = %self.row.id, %problem, "an end is not on record; its file is"),
         );
+    }
+}
+
+/// How it ended, and the same for a person.
+fn end_of(record: &ExitRecord) -> (End, String) {
+    match record.outcome {
+        Outcome::Code(code) => (End::Code(code), format!("exit code {code}")),
+        Outcome::Signal(signal) => (End::Signal(signal), format!("signal {signal}")),
+        Outcome::NotStarted { code, .. } => (End::NotStarted(code), String::new()),
     }
 }

@@ -70,6 +70,15 @@ impl Freezer {
         })
     }
 
+    /// Looks at the kernel's own word, for whoever is about to be told: it may have been frozen by hand.
+    pub fn look_anew(&mut self, cgroup: Option<&OwnedFd>) {
+        let Some(dir) = cgroup else { return };
+        let events = rustix::fs::openat(dir, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        if let Ok(frozen) = events.and_then(|events| is_frozen(&events)) {
+            self.frozen = frozen;
+        }
+    }
+
     /// To be polled for a change (POLLPRI).
     pub fn events(&self) -> Option<&OwnedFd> {
         self.change.as_ref().map(|change| &change.events)

@@ -174,6 +174,10 @@ impl Life {
         let busy = self.take_output(worker);
         self.hear_executed(worker);
         self.watchers.accept(&self.places.listener);
+        if self.watchers.have_news() {
+            self.freezer.look_anew(self.places.worker_cgroup.as_ref());
+            self.note_frozen();
+        }
         let told = matches!(self.report, Report::Running { .. }).then(|| worker.pidfd.as_fd());
         self.watchers.hear(&self.report, told);
         self.freeze_or_thaw();
@@ -195,6 +199,10 @@ impl Life {
         for report in refused.into_iter().chain(self.freezer.look(generation, cgroup)) {
             self.watchers.tell(&report, None);
         }
+        self.note_frozen();
+    }
+
+    fn note_frozen(&mut self) {
         if let Report::Running { frozen, .. } = &mut self.report {
             *frozen = self.freezer.frozen;
         }

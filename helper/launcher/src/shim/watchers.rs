@@ -104,6 +104,11 @@ impl Watchers {
         }
     }
 
+    /// Whether somebody is there who has not been told anything yet.
+    pub fn have_news(&self) -> bool {
+        self.watchers.iter().any(|watcher| watcher.silent_until.is_some())
+    }
+
     /// What was ordered since this was asked last, in its order.
     pub fn orders(&mut self) -> Vec<Order> {
         std::mem::take(&mut self.orders)
