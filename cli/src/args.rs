@@ -97,6 +97,11 @@ pub enum Command {
     Session(commands::session::SessionArgs),
     /// Install, look after and remove the system's Holdfast (root)
     System(commands::system::SystemArgs),
+    /// See whether there is a newer release, change to it, or go back (root); workers stay
+    Update(commands::update::UpdateArgs),
+    /// Brings one file of a release to stdout (by `update`, without its rights)
+    #[command(hide = true)]
+    Fetch(crate::update::fetch::FetchArgs),
     /// Takes on an identity and executes a program (by a session's supervisor)
     #[command(hide = true)]
     SessionExec(crate::session::exec::ExecArgs),

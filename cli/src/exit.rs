@@ -16,6 +16,12 @@ pub const NO_DAEMON: u8 = 3;
 pub const NO_SUCH: u8 = 4;
 /// Refused by rules, by state, or for lack of a right.
 pub const REFUSED: u8 = 5;
+/// `update --check`: there is a newer release.
+pub const NEWER: u8 = 10;
+/// `update`: it failed, and the release before runs again.
+pub const ROLLED_BACK: u8 = 20;
+/// `update`: it failed, and the release before does not run as it should.
+pub const ROLLBACK_INCOMPLETE: u8 = 21;
 /// `run`: Holdfast failed or refused.
 pub const RUN_FAILED: u8 = 125;
 /// `run`: the program was found and cannot be executed.

@@ -21,6 +21,7 @@ mod sink;
 mod spec;
 mod sys;
 mod top;
+mod update;
 mod view;
 
 use clap::Parser;

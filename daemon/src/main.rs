@@ -47,7 +47,7 @@ const HEADER_BYTES_MAX: u32 = 16 * 1024;
 #[command(name = "holdfastd", version = VERSION)]
 struct Args {
     /// Login name of the owner; the daemon must run as them.
-    #[arg(long, value_name = "USER", required_unless_present = "check_migrations")]
+    #[arg(long, value_name = "USER", required_unless_present_any = ["check_migrations", "check_state"])]
     owner: Option<OwnerName>,
     /// Directory of a session, instead of the installed system.
     #[arg(long, value_name = "DIR")]
@@ -55,6 +55,12 @@ struct Args {
     /// Migrate this COPY of a database, check it, and end. Never give the live file.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["owner", "root"])]
     check_migrations: Option<PathBuf>,
+    /// Copy this database, in use or not, and check the copy as with --check-migrations.
+    #[arg(long, value_name = "FILE", requires = "scratch", conflicts_with_all = ["owner", "root", "check_migrations"])]
+    check_state: Option<PathBuf>,
+    /// Where the copy goes: a new file.
+    #[arg(long, value_name = "FILE", requires = "check_state")]
+    scratch: Option<PathBuf>,
 }
 
 /// Why the daemon did not start.
@@ -80,14 +86,15 @@ enum StartError {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let outcome = match (args.check_migrations, args.owner) {
-        (Some(copy), _) => check_migrations(&copy),
-        (None, Some(owner)) => {
+    let outcome = match (args.check_migrations, args.check_state.zip(args.scratch), args.owner) {
+        (Some(copy), ..) => check_migrations(&copy),
+        (None, Some((state, copy)), _) => check_state(&state, &copy),
+        (None, None, Some(owner)) => {
             log_to_journal_or_stderr();
             let layout = args.root.map_or_else(Layout::system, Layout::below);
             serve(owner, layout)
         }
-        (None, None) => unreachable!("clap requires one of the two"),
+        (None, None, None) => unreachable!("clap requires one of them"),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -173,6 +180,15 @@ fn check_migrations(copy: &Path) -> Result<(), StartError> {
     let check = store::check_migrations(copy)?;
     println!("{}: version {} -> {}, sound", copy.display(), check.from, check.to);
     Ok(())
+}
+
+fn check_state(state: &Path, copy: &Path) -> Result<(), StartError> {
+    if !state.exists() {
+        println!("{}: none yet", state.display());
+        return Ok(());
+    }
+    store::copy(state, copy)?;
+    check_migrations(copy)
 }
 
 /// Which boot of the host this is: the kernel's word, and a token of our own in the run directory, which a boot

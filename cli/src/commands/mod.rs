@@ -16,6 +16,7 @@ pub mod several;
 pub mod stats;
 pub mod status;
 pub mod system;
+pub mod update;
 
 use crate::args::{Args, Command};
 use crate::caller::Caller;
@@ -56,6 +57,8 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
         Command::Completion(args) => completion::run(&args),
         Command::Session(args) => session::run(args, owner),
         Command::System(args) => system::run(args, &Layout::system()),
+        Command::Update(args) => update::run(&args, &Layout::system()),
+        Command::Fetch(args) => Ok(crate::update::fetch::run(&args)),
         Command::SessionExec(args) => crate::session::exec::run(&args, owner),
         Command::SessionSupervise(args) => crate::session::supervise::run(&args, owner),
         Command::SessionClear(args) => crate::session::clear::run(&args, owner),

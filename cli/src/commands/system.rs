@@ -22,6 +22,7 @@ use holdfast_proto::words::OwnerName;
 use holdfast_release::Folder;
 use nix::unistd::{Uid, User};
 use std::fs::{File, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -136,7 +137,7 @@ fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyh
         return Ok(ExitCode::SUCCESS);
     }
     // A refusal leaves not even a lock behind; what was found before the lock may have changed since.
-    let _lock = lock(layout)?;
+    let _lock = lock(layout, "system install")?;
     let (facts, plan) = decide()?;
     let host = Host { layout, commands, folder: &folder, ready_max: ready::READY_MAX };
     apply::apply(&plan.steps, &host, &mut announce)?;
@@ -155,7 +156,7 @@ fn announce(step: &Step) {
 fn restart(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<ExitCode> {
     need_root("system restart")?;
     let installed = need_installed(layout)?;
-    let _lock = lock(layout)?;
+    let _lock = lock(layout, "system restart")?;
     for unit in plan::start_order(&installed).iter().filter(|unit| is_program(unit)) {
         anstream::eprintln!("- restart {unit} (workers stay)");
         commands.run(&Call::systemctl(["restart", unit])).with_context(|| ready::last_words(commands, unit))?;
@@ -173,7 +174,7 @@ fn is_program(unit: &str) -> bool {
 
 fn uninstall(args: &UninstallArgs, layout: &Layout, commands: &dyn Commands) -> anyhow::Result<ExitCode> {
     need_root("system uninstall")?;
-    let _lock = lock(layout)?;
+    let _lock = lock(layout, "system uninstall")?;
     let all = remove::owners(layout)?;
     let owners = match args.owner.as_deref().map(without_blanks) {
         None => all,
@@ -224,7 +225,7 @@ fn need_root(verb: &str) -> Result<(), Stop> {
     }
 }
 
-fn need_installed(layout: &Layout) -> anyhow::Result<Installed> {
+pub fn need_installed(layout: &Layout) -> anyhow::Result<Installed> {
     let installed = facts::installed(layout)?;
     Ok(installed.ok_or_else(|| Stop { code: exit::NO_DAEMON, text: show::NOT_INSTALLED.to_owned() })?)
 }
@@ -258,16 +259,24 @@ fn open_folder(from: Option<&Path>) -> anyhow::Result<Folder> {
     })?)
 }
 
-/// One at a time; the file is root's, so nobody else can hold it.
-fn lock(layout: &Layout) -> anyhow::Result<File> {
+/// One at a time; the file is root's, so nobody else can hold it. It says who does.
+pub fn lock(layout: &Layout, verb: &str) -> anyhow::Result<File> {
     let path = layout.root().join("run/holdfast-system.lock");
     use std::os::unix::fs::OpenOptionsExt;
-    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let file = file.with_context(|| path.display().to_string())?;
+    let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut file = file.with_context(|| path.display().to_string())?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            file.set_len(0)?;
+            write!(file, "{verb} (process {})", std::process::id())?;
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => {
-            Err(Stop::refused("locked: another install, update or removal is under way; wait for it").into())
+            let mut holder = String::new();
+            // Its holder may be about to write it; then there is no name to tell.
+            let _ = file.take(100).read_to_string(&mut holder);
+            let holder = if holder.is_empty() { "another install, update or removal" } else { &holder };
+            Err(Stop::refused(format!("locked: {holder} is under way; wait for it (nothing has changed)")).into())
         }
         Err(TryLockError::Error(error)) => Err(error).context(path.display().to_string()),
     }

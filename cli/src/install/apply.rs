@@ -62,6 +62,27 @@ pub fn apply(steps: &[Step], host: &Host, tell: &mut dyn FnMut(&Step)) -> Result
     Ok(())
 }
 
+/// Applies the steps in order and takes nothing back: there is nothing better to go back to. It goes on after a step
+/// that fails, so that as much as can be is as it should.
+///
+/// # Errors
+/// With the first step that failed.
+pub fn advance(steps: &[Step], host: &Host, tell: &mut dyn FnMut(&Step)) -> Result<(), Failed> {
+    let _held = HeldSignals::hold();
+    let mut first = None;
+    for (index, step) in steps.iter().enumerate() {
+        match step.apply(host) {
+            Ok(Undo::Nothing) => {}
+            Ok(_) => tell(step),
+            Err(cause) => {
+                let left = vec!["what the release before had changed".to_owned()];
+                first.get_or_insert(Failed { number: index + 1, step: step.to_string(), cause, left });
+            }
+        }
+    }
+    first.map_or(Ok(()), Err)
+}
+
 /// Takes all back and returns what could not be.
 fn revert(done: Vec<(String, Undo)>, host: &Host) -> Vec<String> {
     let (mut left, mut last) = (Vec::new(), Vec::new());

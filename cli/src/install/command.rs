@@ -13,6 +13,8 @@ pub const QUICK_MAX: Duration = Duration::from_secs(15);
 const OUTPUT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const POLL: Duration = Duration::from_millis(5);
 
+/// Where programs of the host are found; nobody's environment has a say in it.
+pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// `systemctl`, where every distribution with systemd has it.
 pub const SYSTEMCTL: &str = "/usr/bin/systemctl";
 
@@ -154,7 +156,7 @@ impl Commands for HostCommands {
 fn spawn(call: &Call) -> io::Result<Child> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(&call.program);
-    command.args(&call.args).env_clear().envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")]);
+    command.args(&call.args).env_clear().envs([("PATH", PATH), ("LC_ALL", "C")]);
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if let Some((uid, gid)) = call.as_owner {
         // The standard library empties the supplementary groups where root sets a uid.

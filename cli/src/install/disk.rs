@@ -2,7 +2,7 @@
 //!
 //! Everything here is for directories that root alone can write: nobody else can put a name in their way.
 
-use holdfast_release::{Folder, Refusal};
+use holdfast_release::{Folder, Refusal, ReleaseId};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// Mode of every directory of root's that others may look into.
 pub const DIRECTORY_MODE: u32 = 0o755;
+/// Begins the name of a release that is not whole yet.
+const STAGE_PREFIX: &str = ".stage-";
 
 /// What a change met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,22 +110,29 @@ pub fn link_if_there(path: &Path) -> io::Result<Option<String>> {
 /// # Errors
 /// Where the source changed meanwhile or the kernel refuses; `releases` is then as before.
 pub fn place_release(folder: &Folder, releases: &Path) -> Result<Change, PlaceError> {
-    let id = folder.id();
+    place(&folder.id(), releases, |stage| fill_stage(folder, stage))
+}
+
+/// The same for a release that `fill` writes, file by file, into a directory that nobody else can enter.
+///
+/// # Errors
+/// Where `fill` fails, what it wrote is not that release, or the kernel refuses; `releases` is then as before.
+pub fn place<E: From<PlaceError>>(
+    id: &ReleaseId,
+    releases: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<Change, E> {
     let place = releases.join(id.as_str());
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| PlaceError::Io { path, source }
     };
-    if Folder::open(&place).is_ok_and(|there| there.id() == id) {
+    if Folder::open(&place).is_ok_and(|there| there.id() == *id) {
         return Ok(Change::AlreadyThere);
     }
-    let stage = releases.join(format!(".stage-{:016x}", random()));
+    let stage = releases.join(format!("{STAGE_PREFIX}{:016x}", random()));
     fs::DirBuilder::new().mode(0o700).create(&stage).map_err(at(&stage))?;
-    let placed = fill_stage(folder, &stage).and_then(|()| {
-        let damaged = place.symlink_metadata().is_ok();
-        let flags = if damaged { rustix::fs::RenameFlags::EXCHANGE } else { rustix::fs::RenameFlags::NOREPLACE };
-        rustix::fs::renameat_with(CWD, &stage, CWD, &place, flags).map_err(|errno| at(&place)(errno.into()))
-    });
+    let placed = fill(&stage).and_then(|()| Ok(settle(id, &stage, &place)?));
     // After an exchange the damaged folder is here, after a failure what was written so far.
     if stage.symlink_metadata().is_ok() {
         fs::remove_dir_all(&stage).map_err(at(&stage))?;
@@ -131,6 +140,39 @@ pub fn place_release(folder: &Folder, releases: &Path) -> Result<Change, PlaceEr
     placed?;
     sync_directory(releases).map_err(at(releases))?;
     Ok(Change::Made)
+}
+
+/// Checks what was written once more, by what the disk gives back, and gives it its name.
+fn settle(id: &ReleaseId, stage: &Path, place: &Path) -> Result<(), PlaceError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PlaceError::Io { path, source }
+    };
+    let written = Folder::open(stage)?;
+    if written.id() != *id {
+        return Err(at(stage)(io::Error::other(format!("it became {}, not {id}", written.id()))));
+    }
+    fs::set_permissions(stage, Permissions::from_mode(DIRECTORY_MODE)).map_err(at(stage))?;
+    sync_directory(stage).map_err(at(stage))?;
+    let damaged = place.symlink_metadata().is_ok();
+    let flags = if damaged { rustix::fs::RenameFlags::EXCHANGE } else { rustix::fs::RenameFlags::NOREPLACE };
+    rustix::fs::renameat_with(CWD, stage, CWD, place, flags).map_err(|errno| at(place)(errno.into()))
+}
+
+/// Removes what a placement that was killed has left, and says how many there were.
+///
+/// # Errors
+/// Where something stays.
+pub fn remove_stages(releases: &Path) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(releases)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(STAGE_PREFIX) {
+            fs::remove_dir_all(entry.path())?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 /// Why a release was not placed.
@@ -173,15 +215,14 @@ fn fill_stage(folder: &Folder, stage: &Path) -> Result<(), PlaceError> {
         let path = stage.join(name);
         create_file(&path, 0o444, |to| to.write_all(bytes)).map_err(|source| PlaceError::Io { path, source })?;
     }
-    let finish = || {
-        fs::set_permissions(stage, Permissions::from_mode(DIRECTORY_MODE))?;
-        sync_directory(stage)
-    };
-    finish().map_err(|source| PlaceError::Io { path: stage.to_owned(), source })
+    Ok(())
 }
 
 /// Makes a file that has no name until all of it is on disk.
-fn create_file(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+///
+/// # Errors
+/// Where `fill` fails or the kernel refuses; there is no such file then.
+pub fn create_file(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let unnamed = rustix::fs::open(directory, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR);
     let (mut file, named) = match unnamed {

@@ -8,6 +8,7 @@ use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// The helper's system account and group.
 pub const HELPER_ACCOUNT: &str = "holdfast";
@@ -17,6 +18,10 @@ pub const HELPER_UNIT: &str = "holdfast-helper.service";
 pub const HOST_UNITS: [&str; 3] = ["holdfast-helper.socket", HELPER_UNIT, SHUTDOWN_UNIT];
 /// Stops workers when it is stopped itself.
 pub const SHUTDOWN_UNIT: &str = "holdfast-shutdown.service";
+/// Undoes an update that was cut off.
+pub const RECOVER_UNIT: &str = "holdfast-recover.service";
+/// Has [`RECOVER_UNIT`] look while an update is under way.
+pub const RECOVER_TIMER: &str = "holdfast-recover.timer";
 /// uid of `nobody`: what the kernel shows for an account that it cannot map.
 const OVERFLOW_UID: u32 = 65534;
 
@@ -169,8 +174,14 @@ fn links(facts: &Facts, layout: &Layout) -> Vec<Step> {
         steps.push(Step::Link { path: layout.previous(), target: before });
     }
     steps.push(Step::Link { path: layout.current(), target });
+    steps.push(Step::Link { path: committed(layout), target: format!("releases/{}", facts.release.id) });
     steps.push(Step::Link { path: layout.command(), target: "../lib/holdfast/current/holdfast".to_owned() });
     steps
+}
+
+/// The link to the release that was committed last: what recovers an update runs from there.
+pub fn committed(layout: &Layout) -> PathBuf {
+    layout.library().join("committed")
 }
 
 fn config(facts: &Facts, request: &Request, after: &Installed, layout: &Layout) -> Result<Vec<Step>, PlanRefusal> {
@@ -201,7 +212,9 @@ pub fn tmpfiles(lines: &str, installed: &Installed) -> String {
 /// Enables all; starts what does not run; restarts what runs from what has changed, and nothing else.
 fn services(facts: &Facts, installed: &Installed) -> Vec<Step> {
     let owner = &facts.account.name;
-    let mut steps = vec![Step::Enable { units: host_and(owner) }];
+    let mut enabled = host_and(owner);
+    enabled.push(RECOVER_UNIT.to_owned());
+    let mut steps = vec![Step::Enable { units: enabled }];
     let moved = facts.current.as_deref() != Some(&format!("releases/{}", facts.release.id));
     let runs = |unit: &str| facts.active.iter().any(|active| active == unit);
     let changed = |unit: &str| {

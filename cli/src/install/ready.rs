@@ -1,6 +1,9 @@
 //! Whether what was installed serves: asked the way its owner asks.
 
 use super::command::{Call, Commands, QUICK_MAX, Said};
+use super::record::Account;
+use super::step::Program;
+use crate::update::census::Census;
 use anyhow::{Context, bail};
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -10,6 +13,10 @@ use std::time::{Duration, Instant};
 /// How long a daemon may take until it and all it needs answer.
 pub const READY_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
+/// How long a fresh daemon may take to find its workers.
+const SETTLE_MAX: Duration = Duration::from_secs(20);
+/// How often a release that is watched is looked at.
+const WATCH_EVERY: Duration = Duration::from_millis(500);
 /// Lines of the journal that a failure shows.
 const LINES: &str = "5";
 
@@ -18,11 +25,11 @@ const LINES: &str = "5";
 struct Status {
     version: String,
     owner: String,
-    programs: Vec<Program>,
+    programs: Vec<Shown>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Program {
+struct Shown {
     name: String,
     version: Option<String>,
     healthy: bool,
@@ -56,6 +63,68 @@ pub fn wait(
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Sees that the main process of each unit executes the file of this release, and not one that was there before.
+///
+/// # Errors
+/// For the first that does not.
+pub fn check_programs(layout: &Layout, commands: &dyn Commands, programs: &[Program], id: &str) -> anyhow::Result<()> {
+    for Program { unit, file } in programs {
+        let pid = main_pid(commands, unit)?;
+        let runs = std::fs::read_link(format!("/proc/{pid}/exe")).with_context(|| format!("{unit} does not run"))?;
+        let wanted = layout.releases().join(id).join(file);
+        anyhow::ensure!(runs == wanted, "{unit} runs {}, not {}", runs.display(), wanted.display());
+    }
+    Ok(())
+}
+
+/// Sees that every worker that lived before lives now, or has ended by itself.
+///
+/// # Errors
+/// Naming those that do not, once all had the time that a daemon needs to look around.
+pub fn check_workers(
+    layout: &Layout,
+    commands: &dyn Commands,
+    owners: &[Account],
+    before: &Census,
+) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        let lost = match Census::take(layout, commands, owners) {
+            Ok(after) => before.lost_by(&after),
+            Err(error) => vec![format!("{error:#}")],
+        };
+        if lost.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("{}", lost.join("; "));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Sees for a while that no unit gets another main process.
+///
+/// # Errors
+/// As soon as one does.
+pub fn watch(commands: &dyn Commands, programs: &[Program], time: Duration) -> anyhow::Result<()> {
+    let mains = || programs.iter().map(|program| main_pid(commands, &program.unit)).collect::<anyhow::Result<Vec<_>>>();
+    let (before, deadline) = (mains()?, Instant::now() + time);
+    while Instant::now() < deadline {
+        std::thread::sleep(WATCH_EVERY.min(deadline.saturating_duration_since(Instant::now())));
+        for (program, (then, now)) in programs.iter().zip(before.iter().zip(mains()?)) {
+            let unit = &program.unit;
+            anyhow::ensure!(*then == now, "{unit} ended while it was watched\n{}", last_words(commands, unit));
+        }
+    }
+    Ok(())
+}
+
+fn main_pid(commands: &dyn Commands, unit: &str) -> anyhow::Result<u32> {
+    let said = commands.run(&Call::systemctl(["show", "--property=MainPID", "--value", unit]))?;
+    said.trim().parse().with_context(|| format!("{unit}: systemd says its main process is {said:?}"))
 }
 
 /// A call of the installed CLI in an owner's name; as root the CLI gives root's rights up for the owner's.

@@ -2,7 +2,7 @@
 
 use super::command::{Call, Commands};
 use super::disk;
-use super::plan::{HELPER_ACCOUNT, HOST_UNITS, SHUTDOWN_UNIT, owner_units, tmpfiles};
+use super::plan::{HELPER_ACCOUNT, HOST_UNITS, RECOVER_TIMER, RECOVER_UNIT, SHUTDOWN_UNIT, owner_units, tmpfiles};
 use super::record::{Account, Installed};
 use super::rules;
 use super::undo::{remove_directory, remove_foreign, remove_owner_runtime};
@@ -137,7 +137,8 @@ fn end_units(layout: &Layout, commands: &dyn Commands, units: &[String]) -> anyh
 }
 
 fn remove_host(layout: &Layout, commands: &dyn Commands, purge: bool, left: &mut Left) {
-    left.note("units of the host", end_units(layout, commands, &HOST_UNITS.map(str::to_owned)));
+    let units = [RECOVER_TIMER, RECOVER_UNIT].into_iter().chain(HOST_UNITS).map(str::to_owned);
+    left.note("units of the host", end_units(layout, commands, &units.collect::<Vec<_>>()));
     left.note("unit files", remove_unit_files(layout, commands));
     left.note("sockets", remove_run(layout, commands));
     let etc = layout.root().join("etc");

@@ -3,7 +3,9 @@
 use super::command::{Call, CallError, Commands};
 use super::disk::{self, Change};
 use super::ready;
+use super::record::Account;
 use super::undo::{Again, Undo, put_back};
+use crate::update::census::Census;
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -89,6 +91,40 @@ pub enum Step {
         /// What it has to answer.
         version: String,
     },
+    /// See that each program that runs is the file that was installed.
+    Programs {
+        /// Which.
+        programs: Vec<Program>,
+        /// The release's name below `releases`.
+        id: String,
+    },
+    /// See that no worker was lost.
+    Workers {
+        /// Whose.
+        owners: Vec<Account>,
+        /// Who lived before.
+        before: Census,
+    },
+    /// Wait, and see that nothing has crashed meanwhile.
+    Soak {
+        /// What has to run through.
+        programs: Vec<Program>,
+        /// Whose workers.
+        owners: Vec<Account>,
+        /// Who lived before.
+        before: Census,
+        /// How long.
+        time: Duration,
+    },
+}
+
+/// A program that a unit keeps running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Its unit.
+    pub unit: String,
+    /// Its file's name in a release.
+    pub file: String,
 }
 
 /// Where steps act.
@@ -123,6 +159,9 @@ impl fmt::Display for Step {
             Self::Await { owner, version, .. } => {
                 write!(f, "wait until the daemon of {owner} answers with version {version}")
             }
+            Self::Programs { programs, .. } => write!(f, "see that all {} programs are the new ones", programs.len()),
+            Self::Workers { before, .. } => write!(f, "see that all {} workers live on", before.live()),
+            Self::Soak { time, .. } => write!(f, "watch it for {} s", time.as_secs()),
         }
     }
 }
@@ -169,7 +208,18 @@ impl Step {
             }
             Self::Await { owner, version, .. } => {
                 ready::wait(host.layout, host.commands, owner, version, host.ready_max)?;
-                Ok(Undo::Nothing)
+                // Nothing to take back, and worth telling.
+                Ok(Undo::Last(Vec::new()))
+            }
+            Self::Programs { programs, id } => {
+                ready::check_programs(host.layout, host.commands, programs, id).map(|()| Undo::Nothing)
+            }
+            Self::Workers { owners, before } => {
+                ready::check_workers(host.layout, host.commands, owners, before).map(|()| Undo::Nothing)
+            }
+            Self::Soak { programs, owners, before, time } => {
+                ready::watch(host.commands, programs, *time)?;
+                ready::check_workers(host.layout, host.commands, owners, before).map(|()| Undo::Nothing)
             }
         }
     }

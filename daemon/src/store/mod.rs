@@ -11,7 +11,7 @@ mod schema;
 pub use events::{EventRow, Page};
 pub use networks::NetworkRow;
 pub use rows::{Change, EndRow, HistoryRow, WorkerRow};
-pub use schema::check_migrations;
+pub use schema::{check_migrations, copy};
 
 use crate::confine::hold_limits;
 use holdfast_proto::words::{Epoch, WorkerId};

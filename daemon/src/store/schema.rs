@@ -71,6 +71,15 @@ pub fn check_migrations(copy: &Path) -> Result<MigrationCheck, StoreError> {
     Ok(MigrationCheck { from: before, to: VERSION })
 }
 
+/// Makes a whole copy of a database that others may be writing to meanwhile.
+pub fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let unreadable = |error: rusqlite::Error| StoreError::Unreadable { path: from.into(), why: error.to_string() };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(from, flags).map_err(unreadable)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map(drop).map_err(unreadable)
+}
+
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
@@ -87,6 +96,19 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_database_in_use_is_copied_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (state, copy) = (folder.path().join("holdfast.db"), folder.path().join("copy.db"));
+        let connection = super::open(&state).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        super::copy(&state, &copy).unwrap();
+        let check = super::check_migrations(&copy).unwrap();
+        assert_eq!((check.from, check.to), (super::VERSION, super::VERSION));
+        // A copy is never written over.
+        assert!(super::copy(&state, &copy).is_err());
+    }
+
     #[test]
     fn the_migrations_are_sound() {
         super::MIGRATIONS.validate().unwrap();

@@ -9,8 +9,9 @@ use jiff::{Timestamp, ToSpan};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the programs of these sources write, read and speak. Raised together with the programs.
-const STATE_SCHEMA: SchemaRange = SchemaRange { writes: 1, reads_from: 1 };
+/// What the programs of these sources read and speak. Raised together with the programs; which form they write, the build
+/// script counts.
+const STATE_READS_FROM: u32 = 1;
 const PROTOCOLS: Protocols = Protocols { daemon: 1, helper: 1, shim: ShimProtocol { speaks: 1, understands_from: 1 } };
 /// A release older than this should have been followed by another (release format: at most 90 days).
 const VALID_HOURS: i64 = 90 * 24;
@@ -97,7 +98,7 @@ fn describe(files: Vec<ReleaseFile>, args: &BuildArgs, now: Timestamp) -> anyhow
         created,
         expires: created.checked_add(VALID_HOURS.hours())?,
         commit: args.commit.clone(),
-        state_schema: STATE_SCHEMA,
+        state_schema: SchemaRange { writes: env!("HOLDFAST_STATE_FORM").parse()?, reads_from: STATE_READS_FROM },
         protocols: PROTOCOLS,
         targets: vec![Target { arch: std::env::consts::ARCH.to_owned(), libc: "gnu".to_owned(), files }],
         notes: args.notes.clone(),

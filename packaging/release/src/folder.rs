@@ -168,6 +168,15 @@ fn unnamed(name: &str) -> Refusal {
     Refusal::MissingFile { name: name.to_owned(), why: "release.json does not name it" }
 }
 
+impl std::str::FromStr for ReleaseId {
+    type Err = &'static str;
+
+    /// The name of an installed release's folder.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<crate::FileName>().map(|name| Self(name.to_string()))
+    }
+}
+
 impl fmt::Display for ReleaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -91,7 +91,7 @@ impl Roots {
             }
         }
         match roots.len() {
-            0 => Err(Refusal::NoTrust),
+            0 => Err(Refusal::NoTrust("there is no root key")),
             1..=ROOTS_MAX => Ok(Self(roots)),
             more => Err(Refusal::UnsafeConfig(format!("{more} root keys: release format 1 has at most {ROOTS_MAX}"))),
         }

@@ -191,8 +191,8 @@ pub enum Refusal {
         clock: Timestamp,
     },
     /// This host was given no root key.
-    #[error("no-trust: no trust configured: put the publisher's root keys into /etc/holdfast/trust/root-*.pem")]
-    NoTrust,
+    #[error("no-trust: no trust configured: {0}")]
+    NoTrust(&'static str),
     /// What root configured is not safe to follow.
     #[error("unsafe-config: {0}")]
     UnsafeConfig(String),
@@ -235,7 +235,7 @@ impl Refusal {
             Self::BelowMinSeq { .. } => "below-min-seq",
             Self::SeqJump { .. } => "seq-jump",
             Self::FromTheFuture { .. } => "from-the-future",
-            Self::NoTrust => "no-trust",
+            Self::NoTrust(_) => "no-trust",
             Self::UnsafeConfig(_) => "unsafe-config",
             Self::NotMigratable(_) => "not-migratable",
             Self::Io { .. } => "io",

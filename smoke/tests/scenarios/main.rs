@@ -27,6 +27,8 @@ mod session;
 mod suspend;
 mod threats;
 mod two_owners;
+mod update;
+mod update_cut_off;
 mod usage;
 mod words;
 
