@@ -49,6 +49,8 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     /// Run one more program in a running worker
     Exec(exec::ExecArgs),
+    /// Sit down at a running worker: its output from now on, and its input
+    Attach(exec::AttachArgs),
     /// List workers
     Ps(query::PsArgs),
     /// Show what a worker wrote

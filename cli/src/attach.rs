@@ -4,6 +4,8 @@
 use crate::caller::Caller;
 use crate::client::{ANSWER_MAX, CallError, Daemon, answer, present};
 use crate::commands::run::LAUNCH_MAX;
+use crate::exec::own::{self, Seat};
+use crate::exec::terminal::{self, RawTerminal};
 use crate::exit::{FAILED, RUN_FAILED, SIGNAL_BASE, Stop};
 use crate::sink::{Cursor, Sink};
 use crate::view;
@@ -13,6 +15,7 @@ use holdfast_proto::daemon::{
 };
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 /// Pause before a slow terminal is offered the next piece.
@@ -22,22 +25,50 @@ const SLOW_PAUSE: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// [`CallError`] where it could not be started, or nobody knows how it ended.
-pub async fn run(daemon: Daemon, spec: WorkerSpec, caller: &Caller) -> anyhow::Result<u8> {
+pub async fn run(daemon: Daemon, spec: WorkerSpec, seat: Seat, caller: &Caller) -> anyhow::Result<u8> {
     let remove = spec.remove_on_exit;
-    let comes_back = !matches!(spec.restart.as_str(), "" | "no");
-    let mut watch = Watch {
-        daemon,
-        signals: Signals::new()?,
-        sink: Sink::new(caller.is_root),
-        cursor: Cursor::default(),
-        worker: None,
-        comes_back,
-        started: false,
-        early: Vec::new(),
+    let (mut watch, mut left) = Watch::new(daemon, seat, Cursor::default(), caller)?;
+    watch.comes_back = !matches!(spec.restart.as_str(), "" | "no");
+    let ended = tokio::select! {
+        ended = watch.until_its_end(spec, remove) => Some(ended),
+        Some(()) = left.recv() => None,
     };
-    let ended = watch.until_its_end(spec, remove).await;
-    watch.sink.finish();
-    exit_code(&ended?)
+    watch.finish(ended)
+}
+
+/// Stays with a worker that runs until it ended; output from byte `seen` on.
+///
+/// # Errors
+/// [`CallError`] where nobody knows how it ended.
+pub async fn again(daemon: Daemon, worker: Worker, seen: u64, seat: Seat, caller: &Caller) -> anyhow::Result<u8> {
+    let (mut watch, mut left) = Watch::new(daemon, seat, Cursor::at(seen), caller)?;
+    watch.worker = Some(worker.id.clone());
+    watch.started = true;
+    watch.sit_down();
+    let ended = tokio::select! {
+        ended = watch.until_it_ends(&worker.id) => Some(ended),
+        Some(()) = left.recv() => None,
+    };
+    watch.finish(ended)
+}
+
+/// That somebody may sit there.
+///
+/// # Errors
+/// Where a terminal is needed and there is none, or it is root's.
+pub fn require(seat: Seat, verb: &str, caller: &Caller) -> Result<(), Stop> {
+    if seat != Seat::Terminal {
+        return Ok(());
+    }
+    terminal::require(verb)?;
+    if caller.is_root {
+        let owner = &caller.owner;
+        let text = format!(
+            "a terminal of root's is not given to what {owner} runs: do it as {owner} (sudo -u {owner} holdfast {verb} ...)"
+        );
+        return Err(Stop::refused(text));
+    }
+    Ok(())
 }
 
 /// The signals that are passed on.
@@ -79,9 +110,65 @@ struct Watch {
     started: bool,
     /// Signals that came before it could take any: at most one of each kind matters.
     early: Vec<u32>,
+    seat: Seat,
+    /// Told where whoever sits there leaves.
+    leaves: mpsc::Sender<()>,
+    raw: Option<RawTerminal>,
 }
 
 impl Watch {
+    fn new(daemon: Daemon, seat: Seat, cursor: Cursor, caller: &Caller) -> anyhow::Result<(Self, mpsc::Receiver<()>)> {
+        let (leaves, left) = mpsc::channel(1);
+        let watch = Self {
+            daemon,
+            signals: Signals::new()?,
+            sink: Sink::new(caller.is_root),
+            cursor,
+            worker: None,
+            comes_back: false,
+            started: false,
+            early: Vec::new(),
+            seat,
+            leaves,
+            raw: None,
+        };
+        Ok((watch, left))
+    }
+
+    /// Once it runs: what is typed goes there.
+    fn sit_down(&mut self) {
+        let Some(worker) = self.worker.clone().filter(|_| self.seat != Seat::None) else { return };
+        if self.seat == Seat::Terminal {
+            // It was one a moment ago; one that is gone since needs no mode.
+            self.raw = RawTerminal::enter().ok();
+        }
+        tokio::spawn(own::pass_on(self.daemon.clone(), worker, self.seat, self.leaves.clone()));
+    }
+
+    /// `None`: it was left running.
+    fn finish(self, ended: Option<anyhow::Result<Worker>>) -> anyhow::Result<u8> {
+        self.sink.finish();
+        drop(self.raw);
+        match ended {
+            Some(ended) => exit_code(&ended?),
+            None => {
+                let worker = self.worker.unwrap_or_default();
+                crate::exit::say(&anyhow::anyhow!("left it running; `holdfast attach {worker}` comes back"));
+                Ok(0)
+            }
+        }
+    }
+
+    /// The output and the end of a worker that runs, by however many daemons.
+    async fn until_it_ends(&mut self, id: &str) -> anyhow::Result<Worker> {
+        loop {
+            match self.next_reading(id).await {
+                Err(CallError::Lost) => self.reconnect(id).await?,
+                outcome => return Ok(outcome?),
+            }
+        }
+    }
+
     async fn until_its_end(&mut self, spec: WorkerSpec, remove: bool) -> anyhow::Result<Worker> {
         match self.first_reading(spec).await {
             Err(CallError::Lost) if self.started => {}
@@ -130,6 +217,7 @@ impl Watch {
                     for number in std::mem::take(&mut self.early) {
                         self.pass_on(number).await;
                     }
+                    self.sit_down();
                 }
                 Some(Event::Output(output)) => self.write(output).await,
                 Some(Event::Exited(worker)) => return Ok(worker),

@@ -23,6 +23,11 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Everything before byte `seen` is left out.
+    pub fn at(seen: u64) -> Self {
+        Self { seen, read: 0 }
+    }
+
     /// Begins another reading from the first byte on.
     pub fn rewind(&mut self) {
         self.read = 0;

@@ -69,7 +69,10 @@ pub struct Surroundings<'a> {
 /// # Errors
 /// Where a variable has no name, or there is too much of it all.
 pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSpec, SpecError> {
-    let env = environment(&args.env, around)?;
+    let mut env = environment(&args.env, around)?;
+    if args.tty {
+        env.extend(terminal_kind(&env, around));
+    }
     let command: Vec<Vec<u8>> = args.command.iter().map(|word| word.as_bytes().to_vec()).collect();
     check_size(&command, &env)?;
     Ok(WorkerSpec {
@@ -85,12 +88,21 @@ pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSp
         log_bytes_max: args.log_size.unwrap_or(0),
         log_files_max: args.log_files.unwrap_or(0),
         remove_on_exit: args.rm,
+        stdin: args.interactive,
+        terminal: args.tty,
         labels: args.labels.iter().cloned().collect(),
         external_id: args.external_id.clone().unwrap_or_default(),
         limits: args.limits.message(),
         cage: cage::cage(args, around.directory),
         restart: args.restart.map(|policy| policy.to_string()).unwrap_or_default(),
     })
+}
+
+/// `TERM` from here, for a program that gets a terminal as this one is; nothing where it is given.
+pub fn terminal_kind(env: &[Vec<u8>], around: &Surroundings<'_>) -> Option<Vec<u8>> {
+    let given = env.iter().any(|word| word.starts_with(b"TERM="));
+    let term = (around.variable)(OsStr::new("TERM")).filter(|_| !given)?;
+    Some([b"TERM=", term.as_bytes()].concat())
 }
 
 /// That arguments and environment can be handed on.

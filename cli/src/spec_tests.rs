@@ -51,6 +51,8 @@ fn everything_that_is_typed_arrives() {
         log_bytes_max: 2 << 20,
         log_files_max: 3,
         remove_on_exit: true,
+        stdin: false,
+        terminal: false,
         labels: [("app", "shop"), ("k", "a=b")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         external_id: "job:17".into(),
         cage: None,
@@ -63,6 +65,22 @@ fn everything_that_is_typed_arrives() {
         }),
     };
     assert_eq!(spec, expected);
+}
+
+#[test]
+fn a_terminal_goes_along_with_its_kind() {
+    let typed = spec(&["-it", "bash"], "").unwrap();
+    assert!(typed.stdin && typed.terminal);
+    let around = |term: Option<&str>| {
+        let term = term.map(OsString::from);
+        let variable = move |name: &OsStr| term.clone().filter(|_| name == "TERM");
+        let around = Surroundings { directory: Path::new("/"), variable: &variable, env_files: Vec::new() };
+        terminal_kind(&[], &around)
+    };
+    assert_eq!(around(Some("xterm")), Some(b"TERM=xterm".to_vec()));
+    assert_eq!(around(None), None);
+    let given = Surroundings { directory: Path::new("/"), variable: &|_| Some("xterm".into()), env_files: Vec::new() };
+    assert_eq!(terminal_kind(&[b"TERM=dumb".to_vec()], &given), None);
 }
 
 #[test]

@@ -4,6 +4,24 @@ use clap::Args;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+/// `attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  holdfast run -dit --name shell -- bash
+  holdfast attach shell                          Ctrl-P Ctrl-Q leaves it running
+  holdfast attach --no-stdin web                 only look; `logs -f` shows what came before as well
+
+Whoever attached last types. Signals go to the worker. Exit code: the worker's own once it ends, 0 after leaving.")]
+pub struct AttachArgs {
+    /// Do not pass input on
+    #[arg(long)]
+    pub no_stdin: bool,
+    /// Name, id, or the first four or more characters of an id
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
+}
+
 /// `exec`.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -20,6 +20,7 @@ Examples:
   holdfast run -d --name db --network shop -- postgres  seen as `db` by workers of network shop alone
   holdfast run --rm --net none -- make test          no network but its own loopback
   holdfast run -d --restart on-failure:5 -- ./bot    up to five times in a row, with growing pauses
+  holdfast run --rm -it -w ~/src -- bash            a shell in a cage of its own
   holdfast run -d -p 127.0.0.1:5353:53/udp -- dnsd   on one address, udp
   holdfast run --rm --rootfs ~/trees/debian --user root -- id    a tree of your own in place of the host's
   holdfast run --rm --allow-userns -- bwrap --unshare-all --ro-bind / / true    a sandbox inside the worker
@@ -32,6 +33,12 @@ pub struct RunArgs {
     /// Return when the program has been executed, and print the worker's id
     #[arg(short, long)]
     pub detach: bool,
+    /// Pass standard input on; with -d, input comes from whoever attaches
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the program a terminal of its own, as this one is; Ctrl-P Ctrl-Q leaves it running
+    #[arg(short, long)]
+    pub tty: bool,
     /// Forget the worker, with its output, once it ended
     #[arg(long)]
     pub rm: bool,

@@ -1,9 +1,11 @@
 //! `holdfast exec`.
 
 use crate::args::exec::ExecArgs;
+use crate::attach;
 use crate::caller::Caller;
 use crate::client;
 use crate::exec;
+use crate::exec::own::Seat;
 use crate::exec::terminal::{self, RawTerminal};
 use crate::exit::{self, RUN_FAILED, Stop};
 use crate::spec::{self, Surroundings};
@@ -24,16 +26,7 @@ pub fn run(args: &ExecArgs, owner: Option<&str>) -> ExitCode {
 
 fn try_run(args: &ExecArgs, owner: Option<&str>) -> anyhow::Result<u8> {
     let caller = Caller::of_process(owner)?;
-    if args.tty {
-        terminal::require("exec")?;
-        if caller.is_root {
-            let text = format!(
-                "-t gives root's terminal to what {0} runs: do it as {0} (sudo -u {0} holdfast exec -it ...)",
-                caller.owner
-            );
-            return Err(Stop::refused(text).into());
-        }
-    }
+    attach::require(if args.tty { Seat::Terminal } else { Seat::None }, "exec", &caller)?;
     let open = open(args)?;
     let exit = client::with_daemon(&caller, async |daemon| {
         let raw = if args.tty { Some(RawTerminal::enter().context("the terminal cannot be made raw")?) } else { None };
@@ -51,8 +44,8 @@ fn open(args: &ExecArgs) -> anyhow::Result<ExecOpen> {
     let directory = std::path::Path::new("/");
     let around = Surroundings { directory, variable: &|name| std::env::var_os(name), env_files: Vec::new() };
     let mut env = spec::environment(&args.env, &around).map_err(|error| Stop::usage(error.to_string()))?;
-    if args.tty && !env.iter().any(|word| word.starts_with(b"TERM=")) {
-        env.extend(std::env::var_os("TERM").map(|term| [b"TERM=", term.as_bytes()].concat()));
+    if args.tty {
+        env.extend(spec::terminal_kind(&env, &around));
     }
     let command: Vec<Vec<u8>> = args.command.iter().map(|word| word.as_bytes().to_vec()).collect();
     spec::check_size(&command, &env).map_err(|error| Stop::usage(error.to_string()))?;

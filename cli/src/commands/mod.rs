@@ -1,5 +1,6 @@
 //! One file per subcommand; small ones that do alike share one.
 
+pub mod attach;
 pub mod completion;
 pub mod doctor;
 pub mod events;
@@ -33,6 +34,7 @@ pub fn run(typed: Args) -> anyhow::Result<ExitCode> {
     match typed.command {
         Command::Run(args) => Ok(run::run(&args, owner)),
         Command::Exec(args) => Ok(exec::run(&args, owner)),
+        Command::Attach(args) => attach::run(&args, &caller()?),
         Command::Ps(args) => list::ps(&args, &caller()?),
         Command::Port(args) => list::port(&args, &caller()?),
         Command::Logs(args) => logs::run(&args, &caller()?),

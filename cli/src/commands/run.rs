@@ -4,6 +4,7 @@ use crate::args::run::RunArgs;
 use crate::attach;
 use crate::caller::Caller;
 use crate::client::{self, ANSWER_MAX, CallError, Daemon, present};
+use crate::exec::own::Seat;
 use crate::exit::{self, Stop};
 use crate::out;
 use crate::spec::{self, Surroundings};
@@ -36,10 +37,14 @@ fn try_run(args: &RunArgs, owner: Option<&str>) -> anyhow::Result<u8> {
     let around = Surroundings { directory: &directory, variable: &|name| std::env::var_os(name), env_files };
     let spec = spec::worker_spec(args, &around).map_err(|error| Stop::usage(error.to_string()))?;
     let on_bridge = args.net != "none";
+    let seat = Seat::of(args.interactive, args.tty);
+    if !args.detach {
+        attach::require(seat, "run", &caller)?;
+    }
     client::with_daemon(&caller, async |daemon| {
         let code = match args.detach {
             true => detached(daemon.clone(), spec).await?,
-            false => attach::run(daemon.clone(), spec, &caller).await?,
+            false => attach::run(daemon.clone(), spec, seat, &caller).await?,
         };
         // In the foreground only where something went wrong: the question costs as much as a short worker's life.
         if on_bridge && (args.detach || code != 0) {

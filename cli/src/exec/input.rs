@@ -72,6 +72,11 @@ impl Untaken {
         self.sent = self.sent.max(self.taken);
     }
 
+    /// What is pushed first stands at `offset`: others typed before.
+    pub fn begin(&mut self, offset: u64) {
+        (self.taken, self.sent) = (offset, offset);
+    }
+
     /// Another daemon says that everything before `offset` has arrived.
     pub fn resume(&mut self, offset: u64) {
         self.sent = offset.clamp(self.taken, self.taken + self.bytes.len() as u64);

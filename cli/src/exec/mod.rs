@@ -2,6 +2,8 @@
 //! meanwhile is waited for, and the session goes on where it broke off.
 
 pub mod input;
+pub mod keys;
+pub mod own;
 pub mod terminal;
 
 use crate::attach::Signals;

@@ -7,6 +7,8 @@ mod link;
 mod program;
 mod relay;
 
+pub use program::input_of;
+
 use crate::supervisor::{Entry, Shared, random};
 use crate::worker::{Instead, Phase, Verb, instead};
 use holdfast_launcher::session::{Call, End, FromSession, OWN, Refusal, SESSIONS_MAX, Size};
@@ -38,7 +40,8 @@ pub async fn exec(shared: Arc<Shared>, mut inbound: Streaming<ExecInput>) -> Res
     let opened = match first {
         Some(Input::Open(open)) => Opened::open(&shared, open).await?,
         Some(Input::Resume(resume)) => Opened::resume(&shared, &resume).await?,
-        _ => return Err(unusable("the first message is `open` or `resume`").into()),
+        Some(Input::Attach(attach)) => Opened::attach(&shared, &attach.worker).await?,
+        _ => return Err(unusable("the first message is `open`, `resume` or `attach`").into()),
     };
     let (events, stream) = mpsc::channel(MESSAGES_MAX);
     tokio::spawn(Relay::new(opened, inbound, events).run());
@@ -88,12 +91,23 @@ impl Opened {
         Self { entry, link, session, input: 0, ended: None, program, acknowledge: true }.greeted().await
     }
 
+    /// The worker's own input.
+    async fn attach(shared: &Shared, worker: &str) -> Result<Self, Problem> {
+        let entry = shared.find(worker)?;
+        let call = Call::Resume { nonce: entry.view().nonce, session: OWN, taken: 0 };
+        let link = Link::dial(&shared.socket(entry.id), &call, None).map_err(|e| cut_off(&entry, &e))?;
+        Self { entry, link, session: OWN, input: 0, ended: None, program: Vec::new(), acknowledge: false }
+            .greeted()
+            .await
+    }
+
     /// Hears the shim's first word.
     async fn greeted(mut self) -> Result<Self, Problem> {
         let word = tokio::time::timeout(ANSWER_WITHIN, self.link.next()).await;
         match word.unwrap_or(Err(LinkError::Silent)).map_err(|error| cut_off(&self.entry, &error))? {
             Some(FromSession::Opened { input }) => self.input = input,
             Some(FromSession::Ended(end)) => self.ended = Some(end),
+            Some(FromSession::Refused(Refusal::Unknown)) if self.session == OWN => return Err(no_input(&self.entry)),
             Some(FromSession::Refused(refusal)) => return Err(refused(&self.entry, refusal)),
             Some(FromSession::Output { .. } | FromSession::InputTaken { .. }) => {
                 return Err(cut_off(&self.entry, &LinkError::Form));
@@ -118,6 +132,11 @@ fn not_running(entry: &Entry, phase: Phase) -> Problem {
     let way = instead(Verb::Exec, phase).unwrap_or(Instead::Wait);
     let message = format!("worker {name} is {}, which does not allow exec", phase.name());
     Problem::new(Reason::WrongPhase, message).hint(way.hint(name))
+}
+
+fn no_input(entry: &Entry) -> Problem {
+    Problem::new(Reason::WrongPhase, format!("worker {} has no input to attach to", entry.spec.name))
+        .hint("`holdfast run -i` and `run -it` make workers that have one; `holdfast logs -f` shows output")
 }
 
 fn refused(entry: &Entry, refusal: Refusal) -> Problem {

@@ -2,7 +2,8 @@
 
 use crate::supervisor::environment;
 use crate::worker::spec::{self, Spec, SpecError};
-use holdfast_launcher::session::Program;
+use holdfast_launcher::orders::Input;
+use holdfast_launcher::session::{Program, Size};
 use holdfast_proto::daemon::{ExecOpen, WorkerSpec};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -18,6 +19,15 @@ pub fn of(open: &ExecOpen, worker: &WorkerSpec, owner: &str) -> Result<Program, 
         env: environment(&worker, &env, owner),
         workdir,
     })
+}
+
+/// Where a worker's own input comes from; a terminal has a common size until somebody sits at it.
+pub fn input_of(worker: &WorkerSpec) -> Input {
+    match (worker.terminal, worker.stdin) {
+        (true, _) => Input::Terminal(Size { rows: 24, columns: 80 }),
+        (false, true) => Input::Pipe,
+        (false, false) => Input::None,
+    }
 }
 
 #[cfg(test)]

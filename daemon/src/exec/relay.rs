@@ -193,7 +193,9 @@ impl Relay {
                     .map_err(|error| Left::Refused(crate::supervisor::invalid(error)))?,
             ),
             Input::Taken(offset) => ToSession::Taken { offset },
-            Input::Open(_) | Input::Resume(_) => return Err(Left::Refused(super::unusable("the session is open"))),
+            Input::Open(_) | Input::Resume(_) | Input::Attach(_) => {
+                return Err(Left::Refused(super::unusable("the session is open")));
+            }
         };
         // After the end nothing is of use to it any more.
         if self.is_over { Ok(()) } else { Ok(self.link.say(&word).await?) }

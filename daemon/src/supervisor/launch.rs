@@ -253,6 +253,7 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
             root_user: spec.cage.root_user,
             rootfs: spec.cage.rootfs.clone().map(|rootfs| Rootfs { path: rootfs.path, writable: rootfs.writable }),
         },
+        input: crate::exec::input_of(&row.spec),
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::codec::{Reader, WireError, Writer};
 use crate::limits::Limits;
+use crate::session::Size;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub struct Orders {
     pub limits: Limits,
     /// Where the owner asked for another cage than the default one.
     pub cage: CageOrders,
+    /// What the program reads.
+    pub input: Input,
 }
 
 /// How a worker's cage differs from the default one, which is all of it `false` and `None`.
@@ -72,6 +75,17 @@ pub struct Rootfs {
     pub path: PathBuf,
     /// What the worker changes stays there.
     pub writable: bool,
+}
+
+/// Where a worker's own input comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// `/dev/null`.
+    None,
+    /// Whoever attaches ([`crate::session::OWN`]).
+    Pipe,
+    /// A terminal of this size, at which whoever attaches sits.
+    Terminal(Size),
 }
 
 /// One bind mount.
@@ -114,6 +128,11 @@ impl Orders {
             path(w, &rootfs.path);
             w.u8(rootfs.writable.into());
         });
+        match self.input {
+            Input::None => w.u8(0),
+            Input::Pipe => w.u8(1),
+            Input::Terminal(size) => size.write(w.u8(2)),
+        };
         w.finish()
     }
 
@@ -144,6 +163,12 @@ impl Orders {
             log_files_max: r.u32()?,
             limits: Limits::read(&mut r)?,
             cage: cage(&mut r)?,
+            input: match r.u8()? {
+                0 => Input::None,
+                1 => Input::Pipe,
+                2 => Input::Terminal(Size::read(&mut r)?),
+                _ => return Err(WireError::Value("input")),
+            },
         };
         r.end()?;
         if orders.argv.is_empty() {

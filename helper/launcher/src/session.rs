@@ -336,11 +336,11 @@ impl Refusal {
 }
 
 impl Size {
-    fn write<'w>(&self, w: &'w mut Writer) -> &'w mut Writer {
+    pub(crate) fn write<'w>(&self, w: &'w mut Writer) -> &'w mut Writer {
         w.raw(&self.rows.to_le_bytes()).raw(&self.columns.to_le_bytes())
     }
 
-    fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
+    pub(crate) fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(Self { rows: u16::from_le_bytes(r.array()?), columns: u16::from_le_bytes(r.array()?) })
     }
 }

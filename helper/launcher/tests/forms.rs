@@ -11,7 +11,7 @@ use holdfast_launcher::control::{Hello, Order, Report};
 use holdfast_launcher::counters::{AskCounters, Counters, MemorySource};
 use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, ShimWord, Wiring};
 use holdfast_launcher::limits::{Enforced, Enforcer, Limits};
-use holdfast_launcher::orders::{CageOrders, Orders, Rootfs, Volume};
+use holdfast_launcher::orders::{CageOrders, Input, Orders, Rootfs, Volume};
 use holdfast_launcher::output::{self, RecordHeader, SegmentHeader, Stream, segment_name, segment_number};
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use holdfast_launcher::session::{Call, DATA_BYTES_MAX, End, FromSession, Program, Refusal, Size, ToSession};
@@ -61,6 +61,7 @@ fn orders() -> Orders {
             root_user: false,
             rootfs: Some(Rootfs { path: "/srv/tree".into(), writable: true }),
         },
+        input: Input::Terminal(Size { rows: 24, columns: 80 }),
     }
 }
 
@@ -312,12 +313,17 @@ prop_compose! {
         (log_bytes_max, log_files_max) in (any::<u64>(), 1u32..),
         (memory, cpu, tasks, best_effort) in (proptest::option::of(1u64 << 20..), proptest::option::of(10u32..1000), 1u32..1000, any::<bool>()),
         (nested, root_user, rootfs) in (any::<bool>(), any::<bool>(), proptest::option::of((any_path(), any::<bool>()))),
+        input in prop_oneof![
+            Just(Input::None),
+            Just(Input::Pipe),
+            any::<(u16, u16)>().prop_map(|(rows, columns)| Input::Terminal(Size { rows, columns })),
+        ],
     ) -> Orders {
         let volumes =
             volumes.into_iter().map(|(source, target, read_only)| Volume { source, target, read_only }).collect();
         Orders {
             worker, generation, nonce, hostname, argv, env, workdir, volumes, hosts_file, resolv_conf, state_dir,
-            control_dir, hidden, log_bytes_max, log_files_max,
+            control_dir, hidden, log_bytes_max, log_files_max, input,
             limits: Limits { memory_bytes: memory, cpu_millis: cpu, tasks, best_effort },
             cage: CageOrders {
                 nested, root_user, rootfs: rootfs.map(|(path, writable)| Rootfs { path, writable }),

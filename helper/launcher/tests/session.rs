@@ -5,18 +5,65 @@
 mod stage;
 
 use holdfast_launcher::control::Report;
-use holdfast_launcher::orders::Orders;
+use holdfast_launcher::orders::{Input, Orders};
+use holdfast_launcher::output::Stream;
+use holdfast_launcher::record::Outcome;
 use holdfast_launcher::session::{
-    Call, DATA_BYTES_MAX, End, FromSession, PACKET_BYTES_MAX, Program, Refusal, SESSIONS_MAX, Size, ToSession,
+    Call, DATA_BYTES_MAX, End, FromSession, OWN, PACKET_BYTES_MAX, Program, Refusal, SESSIONS_MAX, Size, ToSession,
     WINDOW_BYTES,
 };
 use rustix::net::{RecvFlags, SendFlags};
-use stage::{Prepared, Stage, Watch, await_in, dial_as, send_with_memfd, wait_gone};
+use stage::{Prepared, Stage, Watch, await_in, dial_as, output, record, send_with_memfd, wait_gone};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SIZE: Size = Size { rows: 24, columns: 80 };
+
+#[test]
+fn a_worker_of_its_own_reads_what_whoever_attaches_last_types() {
+    let Some(stage) = Stage::set("own input") else { return };
+    let launched = |input, script: &str| {
+        let mut orders = stage.orders(&["sh", "-c", script]);
+        orders.input = input;
+        let prepared = stage.launch(&orders);
+        (orders, prepared)
+    };
+    let attach = |orders: &Orders| {
+        let call = Call::Resume { nonce: [7; 16], session: OWN, taken: 0 };
+        let socket = dial_as(&stage, orders, stage.uid);
+        rustix::net::send(&socket, &call.encode(), SendFlags::NOSIGNAL).unwrap();
+        Link(socket)
+    };
+    let (orders, prepared) = launched(Input::Pipe, "read a; echo got $a; cat; exit 4");
+    let first = attach(&orders);
+    assert_eq!(first.hear(), Some(FromSession::Opened { input: 0 }));
+    first.say(&ToSession::Input { offset: 0, bytes: b"one\n".to_vec() });
+    assert_eq!(first.hear(), Some(FromSession::InputTaken { offset: 4 }));
+    let second = attach(&orders);
+    assert_eq!(second.hear(), Some(FromSession::Opened { input: 4 }));
+    assert_eq!(first.hear(), None, "the first was cut off");
+    second.say(&ToSession::Input { offset: 4, bytes: b"two\n".to_vec() });
+    second.say(&ToSession::InputEnd { offset: 8 });
+    wait_gone(&prepared.pidfd);
+    assert_eq!(record(&orders).outcome, Outcome::Code(4));
+    assert_eq!(output(&orders, Stream::Stdout), b"got one\ntwo\n");
+
+    let script = "stty size; tty; read a; stty size; exit 5";
+    let (orders, prepared) = launched(Input::Terminal(SIZE), script);
+    let link = attach(&orders);
+    link.hear();
+    link.say(&ToSession::Resize(Size { rows: 50, columns: 132 }));
+    link.say(&ToSession::Input { offset: 0, bytes: b"x\n".to_vec() });
+    wait_gone(&prepared.pidfd);
+    assert_eq!(record(&orders).outcome, Outcome::Code(5));
+    let out = String::from_utf8(output(&orders, Stream::Stdout)).unwrap();
+    assert!(out.contains("/dev/pts/0\r\n") && out.ends_with("50 132\r\n"), "{out:?}");
+
+    let (orders, prepared) = launched(Input::None, "cat; sleep 0.5");
+    assert_eq!(attach(&orders).hear(), Some(FromSession::Refused(Refusal::Unknown)));
+    wait_gone(&prepared.pidfd);
+}
 
 /// A worker that runs until it is killed; what is left of it ends with the test.
 struct Running<'s> {

@@ -71,6 +71,13 @@ fn exec_ends_as_its_program_does_and_says_what_is_wrong_with_the_worker() -> Res
              until grep -q ready out; do sleep 0.05; done; kill -INT $!; wait $!; echo $?; cat out",
         )?;
         ensure!(signalled.ok()?.text() == "9\nready\ntold");
+        // A session sleeps and wakes with its worker; a sleeping worker takes no new one.
+        let session = alice.start("holdfast exec w -- sh -c 'touch /tmp/up; sleep 0.5; echo slept'")?;
+        until("it is up", Duration::from_secs(10), || Ok(alice.holdfast("exec w -- test -e /tmp/up")?.code == 0))?;
+        alice.holdfast("suspend w")?.ok()?;
+        alice.holdfast("exec w -- true")?.refuses(5, &["w", "suspended", "holdfast resume w"])?;
+        alice.holdfast("resume w")?.ok()?;
+        ensure!(session.wait_within(Duration::from_secs(20))?.ok()?.text() == "slept");
         alice.holdfast("stop w")?.ok()?;
         alice.holdfast("exec w -- true")?.refuses(5, &["w", "stopped", "holdfast start w"])?;
         Ok(())

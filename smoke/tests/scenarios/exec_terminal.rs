@@ -46,22 +46,22 @@ fn a_shell_on_a_terminal_feels_like_one() -> Result {
         let said = drive(
             host,
             "\
-start('exec', '-it', '-e', 'PS1=ready> ', 'w', '--', 'bash', '--norc', '--noprofile')
+start('exec', '-it', '-e', 'PS1=ready> ', 'w', '--', 'bash', '--norc', '--noprofile', '--noediting')
 see('ready> ')
 press('stty size; tty; echo $TERM\\n'); see(r'30 100\\r\\n/dev/pts/0\\r\\nxterm-256color\\r\\n')
 assert not is_as_before(), 'not raw'
 size(master, 41, 121)
 for _ in range(50):
     press('stty size\\n')
-    if '41 121' in see(r'\\n(\\d+ \\d+)\\r\\n').group(1): break
+    if '41 121' in see(r'(\\d+ \\d+)\\r\\n').group(1): break
 else: sys.exit('never resized')
 press('sleep 1000\\n'); time.sleep(0.3); press('\\x03'); see(r'\\^C')
-press('echo code $?\\n'); see(r'\\ncode 130\\r\\n')
+press('echo code $?\\n'); see(r'code 130\\r\\n')
 press('sleep 1001 &\\n'); see(r'\\[1\\] \\d+')
 press('jobs\\n'); see('Running')
-press('fg\\n'); see(r'\\nsleep 1001\\r\\n'); time.sleep(0.3); press('\\x1a'); see('Stopped')
-press('kill %1; wait; echo done\\n'); see(r'\\ndone\\r\\n')
-press('printf %s \\'\\u00e4\\u20ac\\' | wc -c\\n'); see(r'\\n5\\r\\n')
+press('fg\\n'); see(r'sleep 1001\\r\\n'); time.sleep(0.3); press('\\x1a'); see('Stopped')
+press('kill %1; wait; echo do\\'\\'ne\\n'); see(r'done\\r\\n')
+press('printf %s \\'\\u00e4\\u20ac\\' | wc -c\\n'); see(r'(?<!\\d)5\\r\\n')
 press('exit 5\\n')
 assert code() == 5, child.returncode
 assert is_as_before(), 'the terminal is not as it was'
@@ -110,10 +110,10 @@ fn a_shell_outlives_the_daemon() -> Result {
         let shell = alice.start(&format!(
             "cat > drive.py <<'END'\n{DRIVER}{}\nEND\nexec timeout 100 python3 drive.py",
             "\
-start('exec', '-it', '-e', 'PS1=ready> ', 'w', '--', 'bash', '--norc', '--noprofile')
-see('ready> '); press('N=42; echo up\\n'); see(r'\\nup\\r\\n'); open('up', 'w').close()
+start('exec', '-it', '-e', 'PS1=ready> ', 'w', '--', 'bash', '--norc', '--noprofile', '--noediting')
+see('ready> '); press('N=42; echo u\\'\\'p\\n'); see(r'up\\r\\n'); open('up', 'w').close()
 while not os.path.exists('go'): time.sleep(0.05)
-press('echo still $N\\n'); see(r'\\nstill 42\\r\\n'); press('exit 6\\n')
+press('echo still $N\\n'); see(r'still 42\\r\\n'); press('exit 6\\n')
 sys.exit(code())
 "
         ))?;
@@ -121,6 +121,65 @@ sys.exit(code())
         host.kill_mains(&[DAEMON])?;
         alice.run("touch go")?.ok()?;
         shell.wait_within(Duration::from_secs(60))?.exits(6)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_worker_on_a_terminal_is_left_and_come_back_to() -> Result {
+    on_installed(|host| {
+        let alice = host.alice();
+        let script = "\
+start('run', '--name', 's', '-it', '-e', 'PS1=ready> ', '--', 'bash', '--norc', '--noprofile', '--noediting')
+see('ready> ')
+for _ in range(50):
+    press('stty size; tty\\n')
+    if see(r'(\\d+ \\d+)\\r\\n/dev/pts/0\\r\\n').group(1) == '30 100': break
+else: sys.exit('never resized')
+press('N=7; sleep 1000\\n'); time.sleep(0.3); press('\\x03'); see(r'\\^C')
+press('\\x10\\x11'); see('left it running'); assert code() == 0 and is_as_before(), child.returncode
+start('attach', 's'); time.sleep(0.5); press('echo still $N\\n'); see(r'still 7\\r\\n'); open('sits', 'w').close()
+while not os.path.exists('go'): time.sleep(0.05)
+press('echo again $N\\n'); see(r'again 7\\r\\n')
+press('exit 3\\n'); assert code() == 3 and is_as_before(), child.returncode
+";
+        let driver = alice.start(&format!(
+            "cat > drive.py <<'END'\n{DRIVER}{script}\nEND\nTERM=xterm exec timeout 100 python3 drive.py"
+        ))?;
+        until("somebody sits there again", Duration::from_secs(60), || Ok(alice.run("test -e sits")?.code == 0))?;
+        host.kill_mains(&[DAEMON])?;
+        alice.run("touch go")?.ok()?;
+        driver.wait_within(Duration::from_secs(60))?.ok()?;
+        ensure!(alice.wait_code("s")? == "3");
+        ensure!(alice.holdfast("logs s")?.ok()?.text().contains("again 7"), "what was on the terminal is not kept");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_worker_reads_what_is_piped_to_it() -> Result {
+    on_installed(|host| {
+        let alice = host.alice();
+        let said = alice.feed("holdfast run --rm -i -- sh -c 'read a; echo got $a; cat; exit 4'", b"one\ntwo\n")?;
+        ensure!(said.exits(4)?.text() == "got one\ntwo");
+        alice.run("head -c 20000000 /dev/urandom > bytes")?.ok()?;
+        let expected = alice.run("sha256sum < bytes")?.ok()?.text();
+        let within = Duration::from_secs(60);
+        let inside = alice.run_within(within, "holdfast run --rm -i -- sha256sum < bytes")?.ok()?;
+        ensure!(inside.text() == expected, "{inside}");
+        // In the background, with input from whoever attaches; the last one types.
+        alice.run_worker("--name w -i -- sh -c 'while read a; do echo got $a; done; echo end; exit 6'")?;
+        let said = alice.feed("(cat; sleep 1000) | timeout 3 holdfast attach w", b"first\n")?;
+        ensure!(said.text() == "got first", "{said}");
+        let said = alice.feed("holdfast attach w", b"second\n")?.exits(6)?;
+        ensure!(said.text() == "got second\nend", "output from before, or too little\n{said}");
+        alice.holdfast("attach w")?.refuses(5, &["w", "stopped"])?;
+        alice.holdfast("attach nobody")?.refuses(4, &["nobody"])?;
+        alice.holdfast("run --rm -it -- true")?.refuses(2, &["terminal"])?;
+        // A worker without input is watched alone.
+        alice.run_worker("--name quiet -- sh -c 'cat; sleep 2; echo late; exit 7'")?;
+        ensure!(alice.holdfast("attach quiet")?.exits(7)?.text() == "late");
+        ensure!(alice.ps()?.is_empty(), "something is left");
         Ok(())
     })
 }

@@ -5,8 +5,10 @@ use crate::freeze::{self, Freezer};
 use crate::halt::{CAGE, Halt, Step};
 use crate::log::{Flow, Log};
 use crate::meter::Meter;
+use crate::own::Own;
 use crate::places::{Places, now_ns};
 use crate::sessions::Sessions;
+use crate::streams::Streams;
 use crate::watchers::Watchers;
 use crate::worker::{self, Born};
 use crate::{Cage, netlink, sys};
@@ -130,8 +132,12 @@ impl Life {
     }
 
     fn watch(&mut self, born: Born) -> Outcome {
-        let Born { pid, pidfd, stdout, stderr, executed } = born;
-        let (stdout, stderr, executed) = (Some(stdout), Some(stderr), Some(executed));
+        let Born { pid, pidfd, streams, executed } = born;
+        let Streams { input, outputs: [stdout, stderr] } = streams;
+        // On a terminal there is no standard error of its own.
+        let is_terminal = stderr.is_none();
+        self.sessions.have_own(input.map(|input| Own::new(input, is_terminal)));
+        let executed = Some(executed);
         let mut worker = Watched { pid, pidfd, stdout, stderr, executed, not_executed: None, status: None };
         let mut quiet_at = Some(Instant::now() + QUIET);
         while worker.status.is_none() {

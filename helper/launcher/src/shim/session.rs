@@ -2,17 +2,16 @@
 //! may break and come again. What they write waits for its reader, never the shim, and never another session.
 
 use crate::confine::Confinement;
-use crate::halt::{Halt, Step};
+use crate::halt::Halt;
 use crate::session_flow::{Incoming, Outgoing};
-use crate::worker::{self, Beside};
-use crate::{packet, terminal};
+use crate::{packet, streams, terminal, worker};
 use holdfast_launcher::session::{DATA_BYTES_MAX, End, FromSession, Program, Refusal, Size, ToSession};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::WaitStatus;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long a session whose connection broke waits for the next one (a daemon's restart or update).
@@ -75,11 +74,14 @@ impl Session {
     ) -> Option<Self> {
         let cgroup = cgroup.map(AsFd::as_fd);
         let Request { link, id, terminal, input, program } = request;
-        let started = match terminal {
-            Some(size) => on_terminal(confinement, &program, size, cgroup),
-            None => on_pipes(confinement, &program, input, null, cgroup),
+        let start = || {
+            let (ours, theirs) = match terminal {
+                Some(size) => streams::terminal(size)?,
+                None => streams::pipes(input, null)?,
+            };
+            worker::fork_beside(confinement, &program, theirs, terminal.is_some(), cgroup).map(|beside| (ours, beside))
         };
-        let (ours, beside) = match started {
+        let (ours, beside) = match start() {
             Ok(started) => started,
             Err(halt) => {
                 let end = End::NotStarted { code: halt.code, failure: halt.failure };
@@ -325,43 +327,6 @@ impl Session {
     fn say(&self, word: &FromSession) -> bool {
         self.link.as_ref().is_some_and(|link| packet::send(link.as_fd(), &word.encode(), &[]).is_ok())
     }
-}
-
-/// Our ends of a program's standard descriptors.
-struct Ours {
-    input: Option<OwnedFd>,
-    outputs: [Option<OwnedFd>; 2],
-}
-
-fn on_terminal(
-    confinement: &Confinement,
-    program: &Program,
-    size: Size,
-    cgroup: Option<BorrowedFd<'_>>,
-) -> Result<(Ours, Beside), Halt> {
-    let (ours, theirs) = terminal::open(size)?;
-    let input = ours.try_clone().step("dup the terminal")?;
-    let beside = worker::fork_beside(confinement, program, [theirs.as_fd(); 3], true, cgroup)?;
-    Ok((Ours { input: Some(input), outputs: [Some(ours), None] }, beside))
-}
-
-fn on_pipes(
-    confinement: &Confinement,
-    program: &Program,
-    input: bool,
-    null: &OwnedFd,
-    cgroup: Option<BorrowedFd<'_>>,
-) -> Result<(Ours, Beside), Halt> {
-    let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).step("pipe");
-    let ((stdout, stdout_in), (stderr, stderr_in)) = (pipe()?, pipe()?);
-    let stdin = if input { Some(pipe()?) } else { None };
-    let stdin_out = stdin.as_ref().map_or(null, |(out, _)| out);
-    for fd in [Some(&stdout), Some(&stderr), stdin.as_ref().map(|(_, into)| into)].into_iter().flatten() {
-        rustix::fs::fcntl_setfl(fd, rustix::fs::OFlags::NONBLOCK).step("pipe")?;
-    }
-    let standard = [stdin_out.as_fd(), stdout_in.as_fd(), stderr_in.as_fd()];
-    let beside = worker::fork_beside(confinement, program, standard, false, cgroup)?;
-    Ok((Ours { input: stdin.map(|(_, into)| into), outputs: [Some(stdout), Some(stderr)] }, beside))
 }
 
 /// Tells a connection that it has no session.

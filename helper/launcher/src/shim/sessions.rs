@@ -1,9 +1,10 @@
 //! The sessions of one worker: who calls, who is let in, whose turn it is. Holds no memory while there is none.
 
 use crate::confine::Confinement;
+use crate::own::Own;
 use crate::packet;
 use crate::session::{Request, Session, refuse};
-use holdfast_launcher::session::{Call, PACKET_BYTES_MAX, PROGRAM_BYTES_MAX, Program, Refusal, SESSIONS_MAX};
+use holdfast_launcher::session::{Call, OWN, PACKET_BYTES_MAX, PROGRAM_BYTES_MAX, Program, Refusal, SESSIONS_MAX};
 use rustix::event::PollFd;
 use rustix::process::WaitStatus;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,8 @@ pub struct Sessions {
     /// The worker's `/dev/null`.
     null: OwnedFd,
     confinement: Rc<Confinement>,
+    /// The worker's own input, if it has any.
+    own: Option<Own>,
     sessions: Vec<Session>,
     /// For one packet or one read; empty while there is no session.
     buffer: Vec<u8>,
@@ -33,13 +36,22 @@ pub struct Caller {
 impl Sessions {
     /// None yet. `null` is what a program without input reads.
     pub fn new(null: OwnedFd, confinement: Rc<Confinement>) -> Self {
-        Self { null, confinement, sessions: Vec::new(), buffer: Vec::new() }
+        Self { null, confinement, own: None, sessions: Vec::new(), buffer: Vec::new() }
+    }
+
+    /// The worker has been forked, with this for its input.
+    pub fn have_own(&mut self, own: Option<Own>) {
+        self.own = own;
     }
 
     /// Starts or resumes a session, or refuses it by name.
     pub fn answer(&mut self, caller: Caller, is_running: bool, cgroup: Option<&OwnedFd>) {
         let Caller { link, call, program } = caller;
         match call {
+            Call::Resume { session: OWN, .. } => match &mut self.own {
+                Some(own) => own.attach(link),
+                None => refuse(&link, Refusal::Unknown),
+            },
             Call::Resume { session, taken, .. } => match self.sessions.iter_mut().find(|s| s.id == session) {
                 Some(known) => known.resume(link, taken),
                 None => refuse(&link, Refusal::Unknown),
@@ -63,6 +75,9 @@ impl Sessions {
 
     /// Adds what they wait for.
     pub fn poll_fds<'s>(&'s self, fds: &mut Vec<PollFd<'s>>) {
+        if let Some(own) = &self.own {
+            own.poll_fds(fds);
+        }
         for session in &self.sessions {
             session.poll_fds(fds);
         }
@@ -80,17 +95,21 @@ impl Sessions {
 
     /// Gives each its turn. True: something went through, or the last one has gone.
     pub fn turn(&mut self) -> bool {
-        if self.sessions.is_empty() {
+        let is_idle = |own: &Option<Own>| own.as_ref().is_none_or(Own::is_idle);
+        if self.sessions.is_empty() && is_idle(&self.own) {
             return false;
         }
         self.buffer.resize(PACKET_BYTES_MAX, 0);
+        if let Some(own) = &mut self.own {
+            own.turn(&mut self.buffer);
+        }
         let now = Instant::now();
         let mut busy = false;
         for session in &mut self.sessions {
             busy |= session.turn(&mut self.buffer, now);
         }
         self.sessions.retain(|session| !session.is_over());
-        if self.sessions.is_empty() {
+        if self.sessions.is_empty() && is_idle(&self.own) {
             (self.sessions, self.buffer) = (Vec::new(), Vec::new());
             return true;
         }

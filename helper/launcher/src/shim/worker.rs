@@ -3,9 +3,10 @@
 use crate::Cage;
 use crate::confine::{Confinement, give_up_capabilities, raise_kept};
 use crate::halt::{CAGE, Halt, Step};
+use crate::streams::{self, Standard, Streams};
 use crate::sys;
 use holdfast_launcher::launch::Failure;
-use holdfast_launcher::orders::Orders;
+use holdfast_launcher::orders::{Input, Orders};
 use holdfast_launcher::session::Program;
 use nix::sched::CloneFlags;
 use rustix::fs::OFlags;
@@ -26,25 +27,31 @@ pub struct Born {
     pub pid: i32,
     /// For watchers.
     pub pidfd: OwnedFd,
-    /// What it writes, non-blocking.
-    pub stdout: OwnedFd,
-    /// What it writes, non-blocking.
-    pub stderr: OwnedFd,
+    /// What it reads and writes.
+    pub streams: Streams,
     /// Ends when the program has been executed; says why not otherwise ([`exec_failure`]).
     pub executed: OwnedFd,
 }
 
 /// Forks the worker's first process, which goes on to execute the program by itself.
 pub fn fork(orders: &Orders, cage: &Cage, cgroup: Option<BorrowedFd<'_>>) -> Result<Born, Halt> {
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipe");
-    let ((stdout, stdout_in), (stderr, stderr_in), (executed, executed_in)) = (pipe()?, pipe()?, pipe()?);
-    for fd in [&stdout, &stderr, &executed] {
-        rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).step("pipe")?;
-    }
+    let (streams, standard) = match orders.input {
+        Input::Terminal(size) => streams::terminal(size)?,
+        Input::Pipe => streams::pipes(true, &cage.null)?,
+        Input::None => streams::pipes(false, &cage.null)?,
+    };
+    let (executed, executed_in) = executed()?;
     match sys::clone3(0, cgroup).step("fork the worker")? {
-        sys::Forked::Child => say_and_end(run(orders, cage, [&cage.null, &stdout_in, &stderr_in]), &executed_in),
-        sys::Forked::Parent { pid, pidfd } => Ok(Born { pid: pid as i32, pidfd, stdout, stderr, executed }),
+        sys::Forked::Child => say_and_end(run(orders, cage, &standard), &executed_in),
+        sys::Forked::Parent { pid, pidfd } => Ok(Born { pid: pid as i32, pidfd, streams, executed }),
     }
+}
+
+/// Our end does not wait; the other one goes with exec.
+fn executed() -> Result<(OwnedFd, OwnedFd), Halt> {
+    let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipe")?;
+    rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK).step("pipe")?;
+    Ok((ours, theirs))
 }
 
 /// A program beside the worker's own, as its parent holds it.
@@ -60,14 +67,13 @@ pub struct Beside {
 pub fn fork_beside(
     confinement: &Confinement,
     program: &Program,
-    standard: [BorrowedFd<'_>; 3],
+    standard: Standard,
     terminal: bool,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Beside, Halt> {
-    let (executed, executed_in) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).step("pipe")?;
-    rustix::fs::fcntl_setfl(&executed, OFlags::NONBLOCK).step("pipe")?;
+    let (executed, executed_in) = executed()?;
     match sys::clone3(0, cgroup).step("fork")? {
-        sys::Forked::Child => say_and_end(run_beside(confinement, program, standard, terminal), &executed_in),
+        sys::Forked::Child => say_and_end(run_beside(confinement, program, &standard, terminal), &executed_in),
         sys::Forked::Parent { pid, .. } => Ok(Beside { pid: pid as i32, executed }),
     }
 }
@@ -94,8 +100,8 @@ pub fn exec_failure(said: &[u8]) -> Option<Halt> {
 }
 
 /// In the child: gives up everything, then becomes the program. It sits between 0-2 and nothing else.
-fn run(orders: &Orders, cage: &Cage, standard: [&OwnedFd; 3]) -> Result<Infallible, Halt> {
-    enter(standard.map(AsFd::as_fd))?;
+fn run(orders: &Orders, cage: &Cage, standard: &Standard) -> Result<Infallible, Halt> {
+    enter(standard, matches!(orders.input, Input::Terminal(_)))?;
     rustix::process::fchdir(&cage.workdir).named(format!("working directory {}", orders.workdir.display()))?;
     check_directory(&orders.workdir)?;
     become_program(&orders.argv, &orders.env, &cage.confinement)
@@ -105,14 +111,11 @@ fn run(orders: &Orders, cage: &Cage, standard: [&OwnedFd; 3]) -> Result<Infallib
 fn run_beside(
     confinement: &Confinement,
     program: &Program,
-    standard: [BorrowedFd<'_>; 3],
+    standard: &Standard,
     terminal: bool,
 ) -> Result<Infallible, Halt> {
     raise_kept()?;
-    enter(standard)?;
-    if terminal {
-        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step("controlling terminal")?;
-    }
+    enter(standard, terminal)?;
     // Before anything that the caller named is looked at.
     give_up_capabilities()?;
     rustix::process::chdir(&program.workdir).named(format!("working directory {}", program.workdir.display()))?;
@@ -121,13 +124,16 @@ fn run_beside(
 }
 
 /// A session and a cgroup namespace of its own, and 0-2.
-fn enter(standard: [BorrowedFd<'_>; 3]) -> Result<(), Halt> {
+fn enter(standard: &Standard, terminal: bool) -> Result<(), Halt> {
     rustix::process::setsid().step("setsid")?;
     nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("cgroup namespace")?;
-    for (number, fd) in standard.into_iter().enumerate() {
-        sys::place(fd, number as i32).step("standard descriptors")?;
+    for (number, fd) in standard.iter().enumerate() {
+        sys::place(fd.as_fd(), number as i32).step("standard descriptors")?;
     }
     sys::close_on_exec_from(3).step("close_range")?;
+    if terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).step("controlling terminal")?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 
 use holdfast_launcher::control::{Hello, Report};
 use holdfast_launcher::launch::{FromHelper, FromLauncher, PACKET_BYTES_MAX, Wiring};
-use holdfast_launcher::orders::Orders;
+use holdfast_launcher::orders::{Input, Orders};
 use holdfast_launcher::output::{
     RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, segment_number,
 };
@@ -143,6 +143,7 @@ impl Stage {
             log_files_max: 10,
             limits: Default::default(),
             cage: Default::default(),
+            input: Input::None,
         }
     }
 
