@@ -1,4 +1,6 @@
-//! One launch from permit to release, and everything that undoes it; also what follows a worker's end.
+//! One launch from permit to release, and everything that undoes it.
+
+mod after;
 
 use crate::fence::Fences;
 use crate::launcher::{Answer, Call, LauncherError, Launchers};
@@ -9,11 +11,13 @@ use crate::policy::{LaunchRequest, Permit, Refusal, judge, judge_network};
 use crate::rules::NETWORK_PREFIX;
 use crate::rules_file::RulesFile;
 use crate::subnet::Subnet;
-use crate::words::{LinkName, Network, Start, Uid};
+use crate::words::{Network, Start, Uid};
 use holdfast_launcher::launch::{FromHelper, Wiring};
 use holdfast_proto::words::Epoch;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{MemfdFlags, SealFlags};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,12 +30,6 @@ const RELEASE: Duration = Duration::from_secs(10);
 const ABORT: Duration = Duration::from_secs(3);
 /// Tries with other ports where a chosen one turned out to be in use.
 const PORT_TRIES_MAX: usize = 16;
-/// How long a link may outlive its worker before it is removed by hand: its namespace's end does it for nothing.
-const LINK_LINGERS: Duration = Duration::from_secs(2);
-/// How long forwarding stays on without workers, for the next one comes cheaper.
-const FORWARDING_LINGERS: Duration = Duration::from_secs(10);
-/// How long an address rests before another worker gets it: late packets for its last one find nobody.
-const ADDRESS_RESTS: Duration = Duration::from_secs(60);
 
 /// Why a launch was not done. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +62,8 @@ pub enum LaunchError {
 pub struct Helper {
     rules: Mutex<RulesFile>,
     ledger: Mutex<Ledger>,
+    /// Addresses whose flows are to be forgotten.
+    flows: Mutex<BTreeSet<IpAddr>>,
     net: Option<Net>,
     host_netns: netns::Identity,
     /// Owners' launchers.
@@ -91,6 +91,7 @@ impl Helper {
         Self {
             rules: Mutex::new(rules),
             ledger: Mutex::new(ledger),
+            flows: Mutex::default(),
             net,
             host_netns,
             launchers: Arc::default(),
@@ -287,105 +288,6 @@ impl Helper {
             if let Some(net) = net {
                 let _ = net.ask(move |kernel| kernel.forget_unless_there(link)).await;
             }
-        }
-    }
-
-    /// Takes back what one start was given. `false`: it had nothing (any more).
-    pub async fn detach(self: Arc<Self>, start: Start) -> bool {
-        let attachment = lock(&self.ledger).of(start).cloned();
-        match attachment {
-            Some(attachment) => {
-                self.take_back(&attachment).await;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The kernel says that a link of ours is gone.
-    pub async fn link_gone(self: Arc<Self>, link: LinkName) {
-        let attachment = lock(&self.ledger).by_link(link).cloned();
-        if let Some(attachment) = attachment {
-            Arc::clone(&self).take_back(&attachment).await;
-        }
-        let Some(net) = &self.net else { return };
-        if let Err(error) = net.ask(move |kernel| kernel.link_gone(link)).await {
-            tracing::warn!(%error, "the rules still know a link that is gone");
-        }
-    }
-
-    /// Notifications were lost: takes back what has no link any more.
-    pub async fn look_again(self: Arc<Self>) {
-        let Some(net) = &self.net else { return };
-        match net.ask(crate::net::Kernel::link_names).await {
-            Ok(names) => {
-                let gone: Vec<LinkName> = lock(&self.ledger).links().filter(|link| !names.contains(link)).collect();
-                for link in gone {
-                    Arc::clone(&self).link_gone(link).await;
-                }
-            }
-            Err(error) => tracing::error!(%error, "links could not be listed"),
-        }
-    }
-
-    /// The host's own network changed: it may have another way out now.
-    pub async fn host_changed(&self) {
-        let Some(net) = &self.net else { return };
-        if let Err(error) = net.ask(crate::net::Kernel::arrange_uplinks).await {
-            tracing::warn!(%error, "forwarding could not be arranged");
-        }
-    }
-
-    /// Forward chains of the host that drop what workers send, each with the rule to add.
-    pub async fn forward_blockers(&self) -> Vec<String> {
-        let Some(net) = &self.net else { return Vec::new() };
-        let found = net.ask(crate::net::Kernel::blockers).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the host's firewall could not be read");
-            Vec::new()
-        });
-        found.into_iter().map(|blocker| format!("{}; allow it by: {}", blocker.what, blocker.remedy)).collect()
-    }
-
-    /// Rules first, then the ledger: a port is given again only after nothing speaks of it, an address later still.
-    async fn take_back(self: Arc<Self>, attachment: &Attachment) {
-        let Some(net) = self.net.clone() else { return };
-        let dismissed = net.ask({
-            let attachment = attachment.clone();
-            move |kernel| kernel.dismiss(&attachment)
-        });
-        if let Err(error) = dismissed.await {
-            // Kept in the ledger: not given again before the next start reads the kernel back.
-            tracing::error!(start = %attachment.start, %error, "rules of a worker could not be removed");
-            return;
-        }
-        lock(&self.ledger).strike(attachment.start);
-        let (helper, attachment, address) = (Arc::clone(&self), attachment.clone(), attachment.address);
-        tokio::spawn(async move {
-            tokio::time::sleep(LINK_LINGERS).await;
-            let unlinked = net.ask(move |kernel| kernel.unlink(&attachment)).await;
-            if let Err(error) = unlinked {
-                tracing::warn!(%error, "a link could not be removed");
-            }
-            tokio::time::sleep(FORWARDING_LINGERS - LINK_LINGERS).await;
-            helper.rest_where_idle().await;
-            tokio::time::sleep(ADDRESS_RESTS - FORWARDING_LINGERS).await;
-            // Struck and queued without a pause in between: a network that takes the mark later comes after.
-            let marks = lock(&helper.ledger).rested(address);
-            for mark in marks {
-                if let Err(error) = net.ask(move |kernel| kernel.part(mark)).await {
-                    tracing::warn!(%error, "a network's rules could not be removed");
-                }
-            }
-        });
-    }
-
-    /// Where nobody is attached any more, forwarding goes back to what it was.
-    async fn rest_where_idle(&self) {
-        let Some(net) = &self.net else { return };
-        if lock(&self.ledger).is_idle()
-            && let Err(error) = net.ask(crate::net::Kernel::rest).await
-        {
-            tracing::warn!(%error, "forwarding could not be given back");
         }
     }
 }

@@ -14,6 +14,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 const NETLINK_SOCK_DIAG: i32 = 4;
@@ -97,6 +98,11 @@ impl Kernel {
         self.forwards = !attachments.is_empty();
         self.arrange_uplinks()?;
         Ok(attachments)
+    }
+
+    /// Has conntrack forget all flows of these addresses. Returns how many there were.
+    pub fn forget_flows(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<usize, NetError> {
+        super::conntrack::forget(&mut self.filter, addresses).map_err(at("forget flows"))
     }
 
     fn read_attachments(&mut self, tagged: &BTreeMap<LinkName, (Tag, &Link)>) -> Result<Vec<Attachment>, NetError> {

@@ -4,6 +4,7 @@
 //! waits only for the kernel, never for anything that an owner holds.
 
 mod blockers;
+mod conntrack;
 mod elements;
 mod expr;
 mod kernel;

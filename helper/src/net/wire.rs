@@ -19,7 +19,7 @@ const SEND_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Room for notifications and dumps.
 const RECEIVE_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes that one dump may bring; a host with more than this is not ours to serve.
-const DUMP_BYTES_MAX: usize = 64 * 1024 * 1024;
+const DUMP_BYTES_MAX: usize = 256 * 1024 * 1024;
 const HEADER_BYTES: usize = 16;
 
 const NLMSG_ERROR: u16 = 2;

@@ -6,6 +6,7 @@ mod identity;
 mod inside;
 mod links;
 mod names;
+mod network;
 mod paths;
 mod root;
 mod shim;
