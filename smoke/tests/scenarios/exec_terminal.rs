@@ -169,11 +169,11 @@ fn a_worker_reads_what_is_piped_to_it() -> Result {
         ensure!(inside.text() == expected, "{inside}");
         // In the background, with input from whoever attaches; the last one types.
         alice.run_worker("--name w -i -- sh -c 'while read a; do echo got $a; done; echo end; exit 6'")?;
-        let said = alice.feed("(cat; sleep 1000) | timeout 3 holdfast attach w", b"first\n")?;
+        let said = alice.feed("(cat; sleep 4) | timeout -s KILL 3 holdfast attach w", b"first\n")?;
         ensure!(said.text() == "got first", "{said}");
         let said = alice.feed("holdfast attach w", b"second\n")?.exits(6)?;
         ensure!(said.text() == "got second\nend", "output from before, or too little\n{said}");
-        alice.holdfast("attach w")?.refuses(5, &["w", "stopped"])?;
+        alice.holdfast("attach w")?.refuses(5, &["w", "failed"])?;
         alice.holdfast("attach nobody")?.refuses(4, &["nobody"])?;
         alice.holdfast("run --rm -it -- true")?.refuses(2, &["terminal"])?;
         // A worker without input is watched alone.
