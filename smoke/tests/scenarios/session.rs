@@ -29,12 +29,14 @@ fn a_session_of_root_has_full_function_and_survives_kills() -> Result {
         let start = format!("{HOLDFAST} session start --owner alice");
         host.root().run(&start)?.ok()?;
         let alice = host.alice();
-        let web = "run -d --name web --publish 8080:80 --workdir /usr/share -- python3 -m http.server 80";
+        holdfast(alice, "network create shop")?.ok()?;
+        let web =
+            "run -d --name web --network shop --publish 8080:80 --workdir /usr/share -- python3 -m http.server 80";
         holdfast(alice, web)?.ok()?;
         until("the page is there", Duration::from_secs(10), || {
             Ok(alice.run("curl -fsS -o /dev/null http://localhost:8080/")?.code == 0)
         })?;
-        holdfast(alice, "run --rm -- curl -fsS -o /dev/null --max-time 5 http://web/")?.ok()?;
+        holdfast(alice, "run --rm --network shop -- curl -fsS -o /dev/null --max-time 5 http://web/")?.ok()?;
         let ps = || -> Result<Value> { holdfast(alice, "ps --json")?.ok()?.json() };
         let before = ps()?;
         let pids = program_pids(host)?;
