@@ -4,6 +4,7 @@ use crate::StartError;
 use crate::confine::Standing;
 use crate::launch::Helper;
 use crate::ledger::Ledger;
+use crate::net::rules_watch;
 use crate::net::watch::{self, Event, Watch};
 use crate::net::{Kernel, Net};
 use crate::netns;
@@ -39,6 +40,7 @@ pub struct Prepared {
     runtime: tokio::runtime::Runtime,
     helper: Arc<Helper>,
     watch: Option<OwnedFd>,
+    rules_watch: Option<OwnedFd>,
     listeners: Listeners,
     signals: (Signal, Signal, Signal),
 }
@@ -48,7 +50,7 @@ impl Prepared {
     pub fn new(standing: Standing, rules: RulesFile, listeners: Listeners) -> Result<Self, StartError> {
         let step = |step| move |source| StartError::Step { step, source };
         let mut ledger = Ledger::default();
-        let (mut net, mut watch) = (None, None);
+        let (mut net, mut watch, mut rules_watch) = (None, None, None);
         if standing == Standing::Capable {
             // Before the census, so that nothing that vanishes in between is missed.
             watch = Some(watch::open()?);
@@ -57,6 +59,10 @@ impl Prepared {
                 let start = attachment.start;
                 ledger.enter(attachment);
                 ledger.link(start);
+            }
+            if !kernel.owns_rules {
+                tracing::info!("this kernel has no tables that others cannot flush: the ruleset is watched");
+                rules_watch = Some(rules_watch::open()?);
             }
             net = Some(Net::start(kernel).map_err(step("start the network thread"))?);
         }
@@ -67,12 +73,13 @@ impl Prepared {
             Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?))
         });
         let signals = signals.map_err(step("watch for signals"))?;
-        Ok(Self { runtime, helper: Arc::new(Helper::new(rules, ledger, net, host_netns)), watch, listeners, signals })
+        let helper = Arc::new(Helper::new(rules, ledger, net, host_netns));
+        Ok(Self { runtime, helper, watch, rules_watch, listeners, signals })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets calls under way end.
     pub fn run(self) -> Result<(), StartError> {
-        let Self { runtime, helper, watch, listeners, signals } = self;
+        let Self { runtime, helper, watch, rules_watch, listeners, signals } = self;
         let step = |step| move |source| StartError::Step { step, source };
         runtime.block_on(async move {
             let launchers =
@@ -82,6 +89,10 @@ impl Prepared {
             if let Some(socket) = watch {
                 let watch = Watch::new(socket).map_err(step("listen to the kernel"))?;
                 tokio::spawn(follow(Arc::clone(&helper), watch));
+            }
+            if let Some(socket) = rules_watch {
+                let watch = Watch::new(socket).map_err(step("listen to the ruleset"))?;
+                tokio::spawn(follow_rules(Arc::clone(&helper), watch));
             }
             tokio::spawn(feed_watchdog(Arc::clone(&helper)));
             let calls = UnixListener::from_std(listeners.calls.into()).map_err(step("listen for calls"))?;
@@ -149,6 +160,25 @@ async fn follow(helper: Arc<Helper>, mut watch: Watch) {
             Err(error) => {
                 // Without it nothing is cleaned up: end, and let the next start take stock.
                 tracing::error!(%error, "the kernel's notifications ended");
+                std::process::exit(1);
+            }
+        }
+    }
+}
+
+async fn follow_rules(helper: Arc<Helper>, mut watch: Watch) {
+    let mut reader = rules_watch::Reader::default();
+    loop {
+        match watch.datagram().await {
+            Ok(Some(datagram)) => {
+                if let Some(culprit) = reader.read(datagram) {
+                    helper.restore_rules(Some(culprit)).await;
+                }
+            }
+            // Whatever was lost, the table is there or it is not.
+            Ok(None) => helper.restore_rules(None).await,
+            Err(error) => {
+                tracing::error!(%error, "the ruleset's notifications ended");
                 std::process::exit(1);
             }
         }

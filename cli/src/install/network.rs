@@ -9,6 +9,7 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,9 +25,12 @@ const RTM_DELLINK: u16 = 17;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
 const NFNL_SUBSYS_NFTABLES: u8 = 10;
+const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFPROTO_INET: u8 = 1;
 const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_TABLE_FLAGS: u16 = 2;
+const NFT_TABLE_F_OWNER_PERSIST: u32 = 2 | 4;
 
 /// Removes interfaces of one owner, or of all.
 ///
@@ -57,11 +61,22 @@ pub fn remove_table() -> io::Result<()> {
     named.extend(NFTA_TABLE_NAME.to_ne_bytes());
     named.extend(TABLE);
     named.resize(named.len().next_multiple_of(4), 0);
-    let delete = u16::from(NFNL_SUBSYS_NFTABLES) << 8 | NFT_MSG_DELTABLE;
-    let mut batch = message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, &nfgenmsg(0, NFNL_SUBSYS_NFTABLES));
-    batch.extend(message(delete, NLM_F_REQUEST | NLM_F_ACK, &named));
-    batch.extend(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, &nfgenmsg(0, NFNL_SUBSYS_NFTABLES)));
-    gone(ask(Some(netlink::NETFILTER), &batch))
+    let batch = |kind: u16, body: &[u8]| {
+        let kind = u16::from(NFNL_SUBSYS_NFTABLES) << 8 | kind;
+        let mut batch = message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, &nfgenmsg(0, NFNL_SUBSYS_NFTABLES));
+        batch.extend(message(kind, NLM_F_REQUEST | NLM_F_ACK, body));
+        batch.extend(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, &nfgenmsg(0, NFNL_SUBSYS_NFTABLES)));
+        batch
+    };
+    // A table that the helper left behind is nobody's: only who adopts it may remove it (decisions/0010). Refused where
+    // the table is of another kind, which needs none of it.
+    let mut adopted = named.clone();
+    adopted.extend(8_u16.to_ne_bytes());
+    adopted.extend(NFTA_TABLE_FLAGS.to_ne_bytes());
+    adopted.extend(NFT_TABLE_F_OWNER_PERSIST.to_be_bytes());
+    let socket = open(Some(netlink::NETFILTER))?;
+    let _ = ask(&socket, &batch(NFT_MSG_NEWTABLE, &adopted));
+    gone(ask(&socket, &batch(NFT_MSG_DELTABLE, &named)))
 }
 
 fn is_of(alias: &str, uid: Option<u32>) -> bool {
@@ -80,7 +95,7 @@ fn remove_link(index: i32) -> io::Result<()> {
     body.extend(index.to_ne_bytes());
     body.extend([0; 8]);
     // NETLINK_ROUTE is protocol 0.
-    gone(ask(None, &message(RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK, &body)))
+    gone(ask(&open(None)?, &message(RTM_DELLINK, NLM_F_REQUEST | NLM_F_ACK, &body)))
 }
 
 /// What is not there any more was to be removed.
@@ -101,14 +116,18 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Sends and waits for the one acknowledgement.
-fn ask(protocol: Option<rustix::net::Protocol>, bytes: &[u8]) -> Result<(), Errno> {
+fn open(protocol: Option<rustix::net::Protocol>) -> Result<OwnedFd, Errno> {
     let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
     set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_MAX))?;
     rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-    rustix::net::sendto(&socket, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    Ok(socket)
+}
+
+/// Sends and waits for the one acknowledgement.
+fn ask(socket: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
+    rustix::net::sendto(socket, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     let mut answer = [0; 4096];
-    let (_, count) = rustix::net::recv(&socket, &mut answer, RecvFlags::empty())?;
+    let (_, count) = rustix::net::recv(socket, &mut answer, RecvFlags::empty())?;
     let word = |at: usize| answer[..count].get(at..at + 4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
     let is_error = answer[..count].get(4..6) == Some(&NLMSG_ERROR.to_ne_bytes());
     match word(16) {

@@ -2,10 +2,11 @@
 
 use super::{Helper, lock};
 use crate::ledger::Attachment;
+use crate::net::rules_watch::Culprit;
 use crate::words::{LinkName, Start};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a link may outlive its worker before it is removed by hand: its namespace's end does it for nothing.
 const LINK_LINGERS: Duration = Duration::from_secs(2);
@@ -52,6 +53,22 @@ impl Helper {
                 }
             }
             Err(error) => tracing::error!(%error, "links could not be listed"),
+        }
+    }
+
+    /// Somebody took the ruleset away: it is laid again, and who did it goes to the journal.
+    pub async fn restore_rules(&self, culprit: Option<Culprit>) {
+        let Some(net) = &self.net else { return };
+        let began = Instant::now();
+        let attachments: Vec<Attachment> = lock(&self.ledger).all().cloned().collect();
+        let workers = attachments.len();
+        match net.ask(move |kernel| kernel.restore(&attachments)).await {
+            Ok(true) => {
+                let (pid, name) = culprit.map(|culprit| (culprit.pid, culprit.name)).unwrap_or_default();
+                tracing::warn!(pid, name, workers, took = ?began.elapsed(), "the ruleset was flushed, and is restored");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the ruleset was flushed, and cannot be restored"),
         }
     }
 

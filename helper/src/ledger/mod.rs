@@ -73,6 +73,11 @@ impl Ledger {
         self.attached.range(from..=to).map(|(_, attachment)| attachment)
     }
 
+    /// Everything that is attached.
+    pub fn all(&self) -> impl Iterator<Item = &Attachment> {
+        self.attached.values()
+    }
+
     /// The attachment whose host end has this name.
     pub fn by_link(&self, link: LinkName) -> Option<&Attachment> {
         self.attached.values().find(|attachment| attachment.link == link)

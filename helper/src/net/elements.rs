@@ -119,6 +119,21 @@ pub fn read_port(set: &CStr, element: &Element) -> Option<(Start, Port)> {
     Some((element.comment.parse().ok()?, port))
 }
 
+/// Everything that the sets hold for these attachments.
+pub fn all(attachments: &[Attachment]) -> super::tables::Contents {
+    let mut contents = super::tables::Contents::new();
+    for attachment in attachments {
+        let (set, link) = self::link(attachment.link);
+        contents.push((set, vec![link]));
+        if attachment.mark != 0 {
+            let (set, peers) = peers(attachment.mark);
+            contents.push((set, vec![peers]));
+        }
+        contents.extend(of(attachment));
+    }
+    contents
+}
+
 /// Adds all of one attachment's elements, or removes them.
 pub fn change(messages: &mut super::wire::Messages, kind: nft::Kind, attachment: &Attachment) {
     for (set, elements) in of(attachment) {

@@ -3,7 +3,7 @@
 use super::blockers::Blocker;
 use super::links::{self, Link, PairPlan, Traffic};
 use super::nft::{self, Element, Kind};
-use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, WORKERS};
+use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, UPLINKS, WORKERS};
 use super::wire::{Messages, Wire, WireError};
 use super::{elements, sockets, tables};
 use crate::ledger::Attachment;
@@ -62,6 +62,10 @@ pub struct Kernel {
     inet6: bool,
     /// Somebody is attached, so that packets are forwarded.
     forwards: bool,
+    /// Others cannot flush the ruleset.
+    pub owns_rules: bool,
+    /// What the set of uplinks holds, should it be lost.
+    uplinks: Vec<Element>,
     /// What was found last, and when.
     blockers: Option<(Instant, Vec<Blocker>)>,
 }
@@ -78,6 +82,8 @@ impl Kernel {
             diag: open(NETLINK_SOCK_DIAG, "open sock_diag")?,
             inet6: links.iter().any(|link| link.loopback && link.inet6),
             forwards: false,
+            owns_rules: false,
+            uplinks: Vec::new(),
             blockers: None,
         })
     }
@@ -85,7 +91,7 @@ impl Kernel {
     /// Lays the ruleset, reads back who is attached, and removes what is half there: elements without a link, and
     /// links of ours that the rules do not know.
     pub fn take_stock(&mut self) -> Result<Vec<Attachment>, NetError> {
-        tables::lay(&mut self.filter).map_err(at("lay the ruleset"))?;
+        self.owns_rules = tables::lay(&mut self.filter, Vec::new()).map_err(at("lay the ruleset"))?;
         let links = links::census(&mut self.route).map_err(at("list links"))?;
         let tagged: BTreeMap<LinkName, (Tag, &Link)> =
             links.iter().filter_map(|link| Some((link.our_name()?, (link.tag?, link)))).collect();
@@ -98,6 +104,17 @@ impl Kernel {
         self.forwards = !attachments.is_empty();
         self.arrange_uplinks()?;
         Ok(attachments)
+    }
+
+    /// Lays the ruleset again where somebody took it away, all in one transaction. `false`: it was there.
+    pub fn restore(&mut self, attachments: &[Attachment]) -> Result<bool, NetError> {
+        if tables::find(&mut self.filter).map_err(at("look for the ruleset"))? == tables::Found::Same {
+            return Ok(false);
+        }
+        let mut contents = elements::all(attachments);
+        contents.push((UPLINKS.name, self.uplinks.clone()));
+        self.owns_rules = tables::lay(&mut self.filter, contents).map_err(at("lay the ruleset again"))?;
+        Ok(true)
     }
 
     /// Has conntrack forget all flows of these addresses. Returns how many there were.
@@ -219,7 +236,9 @@ impl Kernel {
 
     /// Makes forwarding right for the host's links to the outside. Idempotent.
     pub fn arrange_uplinks(&mut self) -> Result<(), NetError> {
-        super::uplinks::arrange(&mut self.route, &mut self.filter, self.forwards).map_err(at("switch forwarding"))
+        super::uplinks::arrange(&mut self.route, &mut self.filter, self.forwards).map_err(at("switch forwarding"))?;
+        self.uplinks = tables::elements(&mut self.filter, UPLINKS.name).map_err(at("list uplinks"))?;
+        Ok(())
     }
 
     /// Makes the pair of links, its peer in `netns`. [`Kernel::admit`] comes before.

@@ -10,6 +10,7 @@ mod expr;
 mod kernel;
 mod links;
 mod nft;
+pub mod rules_watch;
 mod ruleset;
 mod sockets;
 mod tables;

@@ -118,11 +118,23 @@ pub fn transaction(changes: impl FnOnce(&mut Messages)) -> Messages {
     messages
 }
 
-/// Adds the table, with a word about its form in its user data.
-pub fn add_table(messages: &mut Messages, form: &[u8]) {
+/// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: nobody but the socket that made (or adopted) the table changes or flushes
+/// it, and it stays when that socket closes. From Linux 6.9.
+pub const OWNED: u32 = 2 | 4;
+
+/// Adds the table, with a word about its form in its user data. `flags`: [`OWNED`] or 0.
+pub fn add_table(messages: &mut Messages, form: &[u8], flags: u32) {
     messages.push(Kind::NewTable.wire(), CREATE, |b| {
         header(b, libc::NFPROTO_INET);
-        PushTableAttrs::new(b).push_name(TABLE).push_flags(0).push_userdata(form);
+        PushTableAttrs::new(b).push_name(TABLE).push_flags(flags).push_userdata(form);
+    });
+}
+
+/// Makes a table that is there this socket's own; refused where it is not [`OWNED`], or another's.
+pub fn adopt_table(messages: &mut Messages) {
+    messages.push(Kind::NewTable.wire(), 0, |b| {
+        header(b, libc::NFPROTO_INET);
+        PushTableAttrs::new(b).push_name(TABLE).push_flags(OWNED);
     });
 }
 

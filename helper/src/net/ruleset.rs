@@ -8,7 +8,7 @@ use super::nft::{Chain, Hook, Set};
 use std::ffi::CStr;
 
 /// Rises with every change to this file: a table of another form is replaced in one transaction.
-pub const FORM: &[u8] = b"holdfast ruleset 2";
+pub const FORM: &[u8] = b"holdfast ruleset 3";
 
 // Types as nft(8) numbers them (`enum datatypes`).
 const IPV4_ADDR: u32 = 7;

@@ -41,28 +41,35 @@ pub fn find(wire: &mut Wire) -> Result<Found, WireError> {
     }
 }
 
-/// Makes our table, or makes it anew, in one transaction that keeps every element: no packet meets a gap.
-pub fn lay(wire: &mut Wire) -> Result<Found, WireError> {
+/// What sets hold, by name.
+pub type Contents = Vec<(&'static CStr, Vec<Element>)>;
+
+/// Makes our table, or makes it anew, in one transaction that keeps every element: no packet meets a gap. Where there
+/// is none, it gets `contents`. Answers whether others cannot flush it (decisions/0010).
+pub fn lay(wire: &mut Wire, contents: Contents) -> Result<bool, WireError> {
     let found = find(wire)?;
+    let adopted = found != Found::Absent && wire.transact(nft::transaction(nft::adopt_table), nft::barrier()).is_ok();
     if found == Found::Same {
-        return Ok(found);
+        return Ok(adopted);
     }
-    let mut kept = Vec::new();
+    let mut kept = contents;
     if found == Found::Other {
-        for set in &SETS {
-            // A set that the other form has not is empty in this one.
-            kept.push((set.name, elements(wire, set.name).unwrap_or_default()));
-        }
+        // A set that the other form has not is empty in this one.
+        kept = SETS.iter().map(|set| (set.name, elements(wire, set.name).unwrap_or_default())).collect();
     }
-    wire.transact(nft::transaction(|messages| lay_messages(messages, found, &kept)), nft::barrier())?;
-    Ok(found)
+    let mut with =
+        |flags| wire.transact(nft::transaction(|all| lay_messages(all, found, &kept, flags)), nft::barrier());
+    match with(nft::OWNED) {
+        Err(error) if matches!(error.errno(), Some(Errno::OPNOTSUPP | Errno::INVAL)) => with(0).map(|()| false),
+        outcome => outcome.map(|()| true),
+    }
 }
 
-fn lay_messages(messages: &mut Messages, found: Found, kept: &[(&CStr, Vec<Element>)]) {
+fn lay_messages(messages: &mut Messages, found: Found, kept: &Contents, flags: u32) {
     if found == Found::Other {
         nft::delete_table(messages);
     }
-    nft::add_table(messages, FORM);
+    nft::add_table(messages, FORM, flags);
     for (id, set) in SETS.iter().enumerate() {
         nft::add_set(messages, set, id as u32 + 1);
     }

@@ -54,22 +54,26 @@ impl Watch {
     /// Waits for the next events, at least one.
     pub async fn next(&mut self) -> std::io::Result<Vec<Event>> {
         loop {
-            let buffer = &mut self.buffer;
-            let told = self.socket.async_io(Interest::READABLE, |fd| {
-                rustix::net::recv(fd, &mut buffer[..], RecvFlags::DONTWAIT)
-                    .map(|(length, _)| length)
-                    .map_err(Into::into)
-            });
-            match told.await {
-                Ok(length) => {
-                    let events: Vec<Event> = read(&self.buffer[..length]).collect();
-                    if !events.is_empty() {
-                        return Ok(events);
-                    }
-                }
-                Err(error) if is_passing(&error) => return Ok(vec![Event::Lost]),
-                Err(error) => return Err(error),
+            let Some(datagram) = self.datagram().await? else { return Ok(vec![Event::Lost]) };
+            let events: Vec<Event> = read(datagram).collect();
+            if !events.is_empty() {
+                return Ok(events);
             }
+        }
+    }
+}
+
+impl Watch {
+    /// The next datagram; none where some were lost.
+    pub async fn datagram(&mut self) -> std::io::Result<Option<&[u8]>> {
+        let buffer = &mut self.buffer;
+        let told = self.socket.async_io(Interest::READABLE, |fd| {
+            rustix::net::recv(fd, &mut buffer[..], RecvFlags::DONTWAIT).map(|(length, _)| length).map_err(Into::into)
+        });
+        match told.await {
+            Ok(length) => Ok(Some(&self.buffer[..length])),
+            Err(error) if is_passing(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }

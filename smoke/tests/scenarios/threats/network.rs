@@ -1,9 +1,59 @@
-//! T21, T23, T38, T42: what a worker or its owner can do to the network.
+//! T19, T21, T23, T38, T42: what a worker or its owner can do to the network.
 
 use crate::on_installed;
 use anyhow::{Context, ensure};
-use holdfast_smoke::{HELPER, Host, Outside, Result, scaled, until};
+use holdfast_smoke::{HELPER, Host, Outside, Result, Running, scaled, until};
 use std::time::Duration;
+
+/// Prints what arrives at UDP port 9999 of the host.
+fn sink(host: &Host) -> Result<Running> {
+    let program = "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"\", 9999)); print(\"up\", flush=True)
+while True: print(\"got\", s.recvfrom(99), flush=True)";
+    host.alice().feed("cat > sink.py", program.as_bytes())?.ok()?;
+    let sink = host.alice().start("exec python3 -u sink.py")?;
+    until("the sink listens", Duration::from_secs(5), || {
+        Ok(host.root().run("ss -Hlun sport = :9999")?.text().contains("9999"))
+    })?;
+    Ok(sink)
+}
+
+#[test]
+fn t19_a_flushed_ruleset_lets_nothing_pass() -> Result {
+    on_installed(|host| {
+        let (alice, root) = (host.alice(), host.root());
+        alice.run_echo("web", 8080)?;
+        let sink = sink(host)?;
+        let send = "while :; do echo forbidden > /dev/udp/10.88.0.1/9999; sleep 0.002; done";
+        alice.run_worker(&format!("--name sender -- bash -c '{send}'"))?;
+        let answers = || Ok(alice.run("echo hi | nc -N -w 1 127.0.0.1 8080")?.text() == "hi");
+        // What nftables.service and firewalld do when they are told to reload.
+        for _ in 0..scaled(30) {
+            let said = root.run("nft flush ruleset; nft list chain inet holdfast input")?;
+            ensure!(said.code == 0, "the table was flushed\n{said}");
+        }
+        ensure!(root.run("nft delete table inet holdfast")?.code != 0, "the table was deleted");
+        until("the published port answers", Duration::from_secs(2), answers)?;
+        // Who starts anew takes over what the last one left.
+        host.kill_mains(&[HELPER])?;
+        until("a launch works", Duration::from_secs(5), || {
+            Ok(alice.holdfast("run --rm -p 8081:80 -- true")?.code == 0)
+        })?;
+        root.run("nft flush ruleset; nft list chain inet holdfast input")?.ok()?;
+        until("the published port answers", Duration::from_secs(2), answers)?;
+        root.run("bash -c 'echo control > /dev/udp/127.0.0.1/9999'")?.ok()?;
+        std::thread::sleep(Duration::from_millis(300));
+        let said = sink.kill()?;
+        ensure!(
+            said.text().contains("control") && !said.text().contains("forbidden"),
+            "forbidden packets passed\n{said}"
+        );
+        // And who leaves takes it away.
+        root.holdfast("system uninstall --stop-workers --purge")?.ok()?;
+        ensure!(!root.run("nft list tables")?.text().contains("holdfast"), "uninstall left the table");
+        Ok(())
+    })
+}
 
 #[test]
 fn t21_quotas_hold_and_come_back() -> Result {
