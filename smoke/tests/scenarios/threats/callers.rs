@@ -17,6 +17,9 @@ fn t01_the_owner_can_take_nothing_from_the_helper() -> Result {
         }
         // The control: on a process of her own, the same probes work.
         let own = host.alice().start("exec sleep 300")?;
+        until("her process runs", Duration::from_secs(10), || {
+            Ok(host.root().run("pgrep -u alice -x sleep")?.code == 0)
+        })?;
         let target = host.root().run("pgrep -u alice -x sleep")?.ok()?.text();
         let allowed = attempts(host.alice(), include_str!("../probes/same_uid.py"), &target)?;
         let done = allowed.iter().filter(|(_, outcome)| outcome == "done").count();
