@@ -65,9 +65,10 @@ const MASKED: &[&str] = &[
     "remote-fs.target",
 ];
 
-/// The tree; the first caller makes it, others wait for it.
-pub fn tree() -> Result<PathBuf> {
-    let name = format!("{:016x}", fnv1a(&format!("{SUITE} {PREPARATION} {}", PACKAGES.join(" "))));
+/// The tree, with `more` packages than every scenario's; the first caller makes it, others wait for it.
+pub fn tree(more: &[&str]) -> Result<PathBuf> {
+    let packages = [PACKAGES, more].concat().join(",");
+    let name = format!("{:016x}", fnv1a(&format!("{SUITE} {PREPARATION} {packages}")));
     let tree = Path::new(CACHE).join(name);
     if tree.is_dir() {
         return Ok(tree);
@@ -82,17 +83,17 @@ pub fn tree() -> Result<PathBuf> {
     if work.exists() {
         fs::remove_dir_all(&work).context("remove what an interrupted debootstrap left")?;
     }
-    debootstrap(&work)?;
+    debootstrap(&packages, &work)?;
     prepare(&work)?;
     fs::rename(&work, &tree).context("put the finished tree in place")?;
     Ok(tree)
 }
 
-fn debootstrap(into: &Path) -> Result {
+fn debootstrap(packages: &str, into: &Path) -> Result {
     let log_path = Path::new(CACHE).join("debootstrap.log");
     let log = File::create(&log_path).context("create debootstrap's log")?;
     let status = Command::new("debootstrap")
-        .args(["--variant=minbase", &format!("--include={}", PACKAGES.join(",")), SUITE])
+        .args(["--variant=minbase", &format!("--include={packages}"), SUITE])
         .arg(into)
         .arg(MIRROR)
         .stdin(Stdio::null())

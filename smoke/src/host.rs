@@ -27,6 +27,11 @@ pub struct Host {
 impl Host {
     /// A fresh host: no Holdfast, the users of [`crate::USERS`], the release folder at hand (not installed).
     pub fn boot() -> Result<Self> {
+        Self::boot_with(&[])
+    }
+
+    /// As [`Host::boot`], with these Debian packages on top: what a bench compares with.
+    pub fn boot_with(packages: &[&str]) -> Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         static SWEPT: Mutex<bool> = Mutex::new(false);
         ensure!(rustix::process::geteuid().is_root(), "scenarios boot containers: run them as root (smoke/test)");
@@ -40,7 +45,7 @@ impl Host {
         let name = sweep::name(MADE.fetch_add(1, Ordering::Relaxed));
         let began = Instant::now();
         let groups = cgroup::create(&name)?;
-        let root = layers(&name)?;
+        let root = layers(&name, &base::tree(packages)?)?;
         let mut host = Self { nspawn: spawn(&name, &root, &groups)?, name, leader: 0 };
         host.leader = host.find_leader(began)?;
         host.await_boot(began)?;
@@ -199,8 +204,7 @@ impl Host {
 }
 
 /// Overlayfs over the shared tree: a copy costs nothing, and everything written goes with the directory.
-fn layers(name: &str) -> Result<PathBuf> {
-    let tree = base::tree()?;
+fn layers(name: &str, tree: &Path) -> Result<PathBuf> {
     let directory = sweep::directory(name);
     fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
     if on_overlayfs(&directory)? {
