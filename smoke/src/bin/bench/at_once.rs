@@ -18,8 +18,6 @@ struct Crowd {
 /// `/bin/true` many times, eight at any time, beside the peers.
 pub fn measure(host: &Host) -> Result<()> {
     let count = scaled(500);
-    println!("\n### {count} launches of `/bin/true`, {AT_ONCE} at any time\n");
-    println!("| what | launches/s | p50 (ms) | p99 (ms) | failed |\n|---|---|---|---|---|");
     host.alice().run_worker("--name resident -- sleep infinity")?;
     let mut lines = vec![
         ("bwrap --unshare-all (no network)", host.alice(), peers::BWRAP.to_owned(), count),
@@ -33,6 +31,8 @@ pub fn measure(host: &Host) -> Result<()> {
     if peers::works(host, &podman)? {
         lines.push(("podman, bridge (root), a tenth as many", host.root(), podman, count.div_ceil(10)));
     }
+    println!("\n### {count} launches of `/bin/true`, {AT_ONCE} at any time\n");
+    println!("| what | launches/s | p50 (ms) | p99 (ms) | failed |\n|---|---|---|---|---|");
     for (name, user, line, count) in lines {
         let crowd = crowd(&user, count, &line)?;
         let ms = |us: u32| f64::from(us) / 1000.0;

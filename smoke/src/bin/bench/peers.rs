@@ -14,6 +14,8 @@ const PREPARE: &str = r#"set -e
     cp /bin/busybox /opt/peer/rootfs/bin/busybox
     cp /usr/local/bin/wire /opt/peer/rootfs/bin/wire
     for name in true sleep sh; do ln -s busybox /opt/peer/rootfs/bin/$name; done
+    mkdir -p /etc/containers
+    printf '[storage]\ndriver = "vfs"\nrunroot = "/run/containers/storage"\ngraphroot = "/var/lib/containers/storage"\n' > /etc/containers/storage.conf
     cd /opt/peer && crun spec
     python3 - <<'EOF'
 import json
@@ -24,7 +26,7 @@ EOF
     chmod -R a+rX /opt/peer"#;
 
 /// `podman` as root with options that work inside the container; what follows is podman's.
-pub const PODMAN: &str = "podman --storage-driver=vfs --cgroup-manager=cgroupfs";
+pub const PODMAN: &str = "podman --cgroup-manager=cgroupfs";
 
 /// One launch of `/bin/true`; `{}` becomes its number where several run at once.
 pub const CRUN: &str = "crun --cgroup-manager=disabled run -b /opt/peer bench-{}";
