@@ -136,6 +136,8 @@ async fn a_limit_that_another_process_sets_is_put_back() {
     }
     let stage = Stage::started().await;
     let mut client = stage.client().await;
+    // What takes connections is there before the daemon is: it must have started before it is hit.
+    list(&mut client, true).await;
     let pid = stage.daemon_pid().to_string();
     for (round, limit) in ["--fsize=0:", "--fsize=1:", "--nofile=5:", "--nproc=0:"].into_iter().enumerate() {
         let status = Command::new("prlimit").args(["--pid", &pid, limit]).status();

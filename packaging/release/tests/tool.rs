@@ -154,7 +154,7 @@ fn a_release_signed_by_openssl_alone_is_taken() {
     desk.done(BUILD);
     desk.shell(
         "(cd out; rm SHA256SUMS
-          sha256sum * | LC_ALL=C sort -k2 > SHA256SUMS
+          sha256sum * | LC_ALL=C sort -k2 -o SHA256SUMS
           openssl dgst -sha256 -sign ../release.key SHA256SUMS | base64 -w0 > SHA256SUMS.sig)
          for root in root-1 root-2; do
            openssl dgst -sha256 -sign $root.key keyring.json | base64 -w0 \
