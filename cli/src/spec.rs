@@ -182,7 +182,7 @@ pub fn network_name(text: &str) -> Result<String, holdfast_proto::words::WordErr
 /// # Errors
 /// Where it is neither.
 pub fn network(text: &str) -> Result<String, holdfast_proto::words::WordError> {
-    if matches!(text, "bridge" | "none") { Ok(text.to_owned()) } else { network_name(text) }
+    if matches!(text, "bridge" | "none" | "host") { Ok(text.to_owned()) } else { network_name(text) }
 }
 
 /// `KEY=VALUE`, or KEY with an empty value; what a KEY may be is the daemon's to say.

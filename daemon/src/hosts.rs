@@ -13,8 +13,14 @@ use std::path::{Path, PathBuf};
 
 const HEAD: &str = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n";
 
+/// The host's own, which its workers of network `host` see as it is.
+const OF_THE_HOST: &str = "/etc/hosts";
+
 /// The file of one network.
 pub fn path(workers_run: &Path, network: Network) -> PathBuf {
+    if network == Network::Host {
+        return OF_THE_HOST.into();
+    }
     workers_run.join(format!("hosts.{}", network.name()))
 }
 

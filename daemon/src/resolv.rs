@@ -10,6 +10,13 @@ const BEHIND_STUB: &str = "/run/systemd/resolve/resolv.conf";
 /// More than any sane file has.
 const BYTES_MAX: usize = 64 * 1024;
 
+/// The host's file as it is, for workers that are in the host's own network.
+pub fn of_the_host() -> Vec<u8> {
+    let mut bytes = std::fs::read(HOST).unwrap_or_default();
+    bytes.truncate(BYTES_MAX);
+    bytes
+}
+
 /// Reads the host's files as they are now. Where no server can be reached from a worker, there is none in it.
 pub fn resolv_conf() -> Vec<u8> {
     let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();

@@ -40,7 +40,7 @@ pub enum LaunchError {
     /// There are no rules at present.
     #[error("the rules file is bad, so nothing is launched: {0}")]
     NoRules(String),
-    /// No network but `none` here.
+    /// No network but `none` and `host` here.
     #[error("network bridge: this helper has no network capability, for it was started by an ordinary user")]
     NoCapability,
     /// The launcher.
@@ -77,7 +77,7 @@ pub struct Helper {
 pub struct Launched {
     /// For people.
     pub shim_pid: u32,
-    /// What it was given; absent for network `none`.
+    /// What it was given; absent for networks `none` and `host`.
     pub attachment: Option<Attachment>,
 }
 
@@ -99,7 +99,7 @@ impl Helper {
         }
     }
 
-    /// Whether networks other than `none` can be had.
+    /// Whether networks other than `none` and `host` can be had.
     pub fn network_capable(&self) -> bool {
         self.net.is_some()
     }
@@ -155,7 +155,7 @@ impl Helper {
         epoch: Epoch,
         orders: Vec<u8>,
     ) -> Result<Launched, LaunchError> {
-        if request.network != Network::None {
+        if request.network.has_address() {
             self.learn_foreign(request.start.owner, request.network).await?;
         }
         let mut tries = 0;
@@ -221,7 +221,9 @@ impl Helper {
         let orders = sealed(orders)?;
         let call = call.insert(self.launchers.awaited(start.owner).await?.call());
         let (seq, worker, generation) = (call.seq(), start.worker.to_string(), start.generation.0);
-        call.say(&FromHelper::Prepare { seq, epoch: epoch.0, worker, generation }, Some(orders.as_fd())).await?;
+        let host_network = permit.network() == Network::Host;
+        let prepare = FromHelper::Prepare { seq, epoch: epoch.0, worker, generation, host_network };
+        call.say(&prepare, Some(orders.as_fd())).await?;
         drop(orders);
         // The rules are laid while the launcher forks: each takes about as long as the other.
         let (admitted, prepared) = tokio::join!(async { (self.admit(permit).await, began.elapsed()) }, async {
@@ -233,9 +235,13 @@ impl Helper {
         let Answer::Prepared { shim_pid, netns } = prepared else {
             return Err(LauncherError::Nonsense("released before it was let go").into());
         };
-        let netns = netns::checked(netns, start.owner, self.host_netns)?;
         let before_wire = began.elapsed();
-        let wiring = self.wire(permit, netns).await?;
+        let wiring = if host_network {
+            // There is nothing to do in it.
+            Wiring::default()
+        } else {
+            self.wire(permit, netns::checked(netns, start.owner, self.host_netns)?).await?
+        };
         let wired = began.elapsed() - before_wire;
         call.say(&FromHelper::Release { seq, wiring }, None).await?;
         match call.answer("release", RELEASE).await? {

@@ -5,7 +5,7 @@
 //!
 //! [owners.alice]                # the login name, for people and messages
 //! uid = 1000                    # what counts: the uid that the kernel shows; required, not 0
-//! networks = ["none", "bridge"] # any of these two; may be empty
+//! networks = ["none", "bridge"] # also "host", the host's own network; may be empty
 //! pool = "10.88.0.0/16"         # each network of the owner gets a /22 of it; private, /8 to /22; may be shared
 //! ports = ["1024-65535"]        # host ports that may be published: "N" or "N-M"
 //! bind = ["0.0.0.0"]            # host addresses that may be published on; 0.0.0.0: all of them
@@ -199,7 +199,9 @@ impl Owner {
 /// A mode, as the file grants it; a network's name is no mode.
 fn mode(word: &str) -> Result<Network, String> {
     match word.parse() {
-        Ok(Network::Named(_)) | Err(_) => Err(format!("{:?} is not known: use \"bridge\" or \"none\"", shown(word))),
+        Ok(Network::Named(_)) | Err(_) => {
+            Err(format!("{:?} is not known: use \"bridge\", \"none\" or \"host\"", shown(word)))
+        }
         Ok(mode) => Ok(mode),
     }
 }
@@ -285,7 +287,8 @@ mod tests {
             "uid = 1",
             "egress = \"none\"",
             "workers_max = -1",
-            "networks = [\"host\"]",
+            "networks = [\"macvlan\"]",
+            "networks = [\"shop\"]",
             "networks = \"bridge\"",
         ] {
             assert!(owner(line).is_err(), "{line:?} was taken");

@@ -237,7 +237,7 @@ fn launch_problem(error: &LaunchError) -> Problem {
         LaunchError::NoRules(_) => (Reason::Rules, "root mends the file; the next launch reads it again"),
         LaunchError::NoCapability => (
             Reason::Host,
-            "start it with sudo holdfast session start, or install: sudo holdfast system install --owner U; network none works as it is",
+            "start it with sudo holdfast session start, or install: sudo holdfast system install --owner U; networks none and host work as they are",
         ),
         LaunchError::Launcher(LauncherError::Deadline(_)) => {
             (Reason::Deadline, "try again; the host may be overloaded")
@@ -278,7 +278,10 @@ fn refusal_reason(refusal: &Refusal) -> (Reason, &'static str) {
         Refusal::NotYours => (Reason::NotYours, ""),
         Refusal::AlreadyAttached { .. } => (Reason::WrongPhase, "detach it first, or launch a later generation"),
         Refusal::Network { .. } => (Reason::Rules, "use one that is listed, or ask root to add it to rules.toml"),
-        Refusal::PortsWithoutNetwork(_) => (Reason::Invalid, "use network bridge, or publish nothing"),
+        Refusal::PortsWithoutNetwork { network: Network::Host, .. } => {
+            (Reason::Invalid, "publish nothing: a worker of it listens on the host's own addresses")
+        }
+        Refusal::PortsWithoutNetwork { .. } => (Reason::Invalid, "use network bridge, or publish nothing"),
         Refusal::ManyPorts(_) => (Reason::Invalid, "publish fewer"),
         Refusal::PortGrant { .. } => (
             Reason::Rules,

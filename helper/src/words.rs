@@ -18,6 +18,18 @@ pub enum Network {
     Bridge,
     /// The same, and the workers of this network of the owner's see each other.
     Named(NetworkName),
+    /// The host's own, shared with everything on it.
+    Host,
+}
+
+impl Network {
+    /// Whether a worker of it has an address that was given to it.
+    pub fn has_address(self) -> bool {
+        match self {
+            Self::Bridge | Self::Named(_) => true,
+            Self::None | Self::Host => false,
+        }
+    }
 }
 
 /// A transport that ports exist in.
@@ -119,10 +131,11 @@ impl FromStr for Network {
         match text {
             "none" => Ok(Self::None),
             "bridge" => Ok(Self::Bridge),
+            "host" => Ok(Self::Host),
             other => other
                 .parse()
                 .map(Self::Named)
-                .map_err(|_| bad("network", other, "use \"bridge\", \"none\" or the name of a network")),
+                .map_err(|_| bad("network", other, "use \"bridge\", \"none\", \"host\" or the name of a network")),
         }
     }
 }
@@ -187,6 +200,7 @@ impl fmt::Display for Network {
         match self {
             Self::None => f.write_str("none"),
             Self::Bridge => f.write_str("bridge"),
+            Self::Host => f.write_str("host"),
             Self::Named(name) => name.fmt(f),
         }
     }

@@ -228,7 +228,11 @@ fn spawn(name: &str, root: &Path, groups: &[PathBuf]) -> Result<Child> {
     let join = "while [ \"$1\" != -- ]; do echo $$ > \"$1/cgroup.procs\" || exit 1; shift; done; shift; exec \"$@\"";
     command.args(["-c", join, "sh"]).args(groups).arg("--");
     command.args(["systemd-nspawn", "--quiet", "--boot", "--keep-unit", "--register=no", "--private-network"]);
-    command.args(["--console=pipe", "--link-journal=no", "-D"]).arg(root);
+    command.args(["--console=pipe", "--link-journal=no"]);
+    // Landlock, as a host has it: nspawn's own filter leaves it out.
+    command
+        .args(["--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self", "-D"])
+        .arg(root);
     command.arg(format!("--bind-ro={}:{RELEASE}", release_folder()?.display()));
     // Runtimes that are too large for the tree, where this machine has them.
     for place in ["/usr/bin/node", "/usr/lib/jvm", "/etc/java-17-openjdk"] {

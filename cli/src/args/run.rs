@@ -46,7 +46,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", value_parser = spec::name)]
     pub name: Option<String>,
     /// Network: bridge (an address of its own, NAT to the outside, no other worker in reach), none (loopback alone),
-    /// or one of `holdfast network create`
+    /// host (the host's own, where the rules allow it), or one of `holdfast network create`
     #[arg(long, visible_alias = "network", value_name = "NETWORK", default_value = "bridge", value_parser = spec::network)]
     pub net: String,
     /// Publish a port of the worker on the host: [ADDR:]HOST:WORKER[/tcp|udp]

@@ -37,7 +37,7 @@ const LOG_LINES: usize = 12;
     after_help = "\
 Examples:
   sudo holdfast session start --owner $USER     networks bridge and none
-  holdfast session start                        as an ordinary user: network none only
+  holdfast session start                        as an ordinary user: networks none and host
   holdfast session status
   sudo holdfast session stop --stop-workers
 

@@ -97,7 +97,7 @@ fn write_rules(session: &Session) -> anyhow::Result<()> {
 /// Everything but the uid has the contract's defaults (see `packaging/rules.toml` for the words).
 fn rules(session: &Session) -> String {
     let owner = &session.owner;
-    let networks = if owner.is_root { r#"["none", "bridge"]"# } else { r#"["none"]"# };
+    let networks = if owner.is_root { r#"["none", "bridge"]"# } else { r#"["none", "host"]"# };
     format!(
         "# Holdfast: what each owner of this session may have. Read by holdfast-helper; again when it changes.\n\
          version = 1\n\n[owners.\"{}\"]\nuid = {}\nnetworks = {networks}\n",

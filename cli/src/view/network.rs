@@ -79,6 +79,7 @@ fn subnets(network: &Network) -> String {
 fn way_out(network: &Network) -> &'static str {
     match network.name.as_str() {
         "none" => "none",
+        "host" => "the host's own",
         _ if network.internal => "none (internal)",
         _ => "open",
     }

@@ -8,6 +8,9 @@ use holdfast_proto::daemon::{CreateNetworkRequest, EventKind, Member, Network};
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::NetworkName;
 
+/// The modes that are there without being made.
+const BUILT_IN: [Mode; 3] = [Mode::Bridge, Mode::None, Mode::Host];
+
 /// Most names in a refusal.
 const NAMES_SHOWN_MAX: usize = 8;
 
@@ -38,7 +41,7 @@ pub async fn create(shared: &Shared, request: CreateNetworkRequest) -> Result<Ne
 
 /// The modes that everybody has, and the owner's networks.
 pub async fn list(shared: &Shared) -> Vec<Network> {
-    let mut all = vec![built_in(shared, Mode::Bridge), built_in(shared, Mode::None)];
+    let mut all: Vec<_> = BUILT_IN.into_iter().map(|mode| built_in(shared, mode)).collect();
     for row in shared.networks.list() {
         all.push(show(shared, &row).await);
     }
@@ -47,16 +50,15 @@ pub async fn list(shared: &Shared) -> Vec<Network> {
 
 /// One of them.
 pub async fn inspect(shared: &Shared, name: &str) -> Result<Network, Problem> {
-    match name {
-        "bridge" => Ok(built_in(shared, Mode::Bridge)),
-        "none" => Ok(built_in(shared, Mode::None)),
-        name => Ok(show(shared, &shared.networks.find(name)?).await),
+    match BUILT_IN.into_iter().find(|mode| mode.name() == name) {
+        Some(mode) => Ok(built_in(shared, mode)),
+        None => Ok(show(shared, &shared.networks.find(name)?).await),
     }
 }
 
 /// Forgets one that no worker is of.
 pub async fn remove(shared: &Shared, name: &str) -> Result<(), Problem> {
-    if matches!(name, "bridge" | "none") {
+    if BUILT_IN.iter().any(|mode| mode.name() == name) {
         return Err(Problem::new(Reason::Invalid, format!("network {name} is always there: it cannot be removed")));
     }
     let row = shared.networks.find(name)?;

@@ -7,7 +7,7 @@ use crate::store::WorkerRow;
 use crate::worker::limits;
 use crate::worker::spec::{Network, Spec};
 use crate::{helper::LaunchError, hosts};
-use holdfast_launcher::launch::Failure;
+use holdfast_launcher::launch::{CLOSE_ABSTRACT, Failure};
 use holdfast_launcher::limits::Limit;
 use holdfast_launcher::orders::{self, CageOrders, Orders, Rootfs, Volume};
 use holdfast_launcher::record::{ExitRecord, Outcome};
@@ -241,7 +241,11 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
         workdir: spec.workdir.clone(),
         volumes,
         hosts_file: hosts::path(&workers_run, spec.network),
-        resolv_conf: if spec.network == Network::None { Vec::new() } else { resolv::resolv_conf() },
+        resolv_conf: match spec.network {
+            Network::None => Vec::new(),
+            Network::Host => resolv::of_the_host(),
+            Network::Bridge | Network::Named(_) => resolv::resolv_conf(),
+        },
         state_dir: state_dir.to_owned(),
         control_dir: workers_run,
         hidden,
@@ -254,6 +258,7 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
             rootfs: spec.cage.rootfs.clone().map(|rootfs| Rootfs { path: rootfs.path, writable: rootfs.writable }),
         },
         input: crate::exec::input_of(&row.spec),
+        network: if spec.network == Network::Host { orders::Network::Host } else { orders::Network::Own },
     }
 }
 
@@ -274,7 +279,7 @@ pub fn environment(spec: &Spec, more: &[Vec<u8>], owner: &str) -> Vec<OsString> 
         format!("USER={}", if spec.cage.root_user { "root" } else { owner }),
         "LANG=C.UTF-8".to_owned(),
         "TERM=dumb".to_owned(),
-        format!("HOSTNAME={}", spec.name),
+        format!("HOSTNAME={}", host_name(spec)),
     ];
     let mut env: Vec<Vec<u8>> = ours.into_iter().map(String::into_bytes).collect();
     for word in spec.env.iter().chain(more) {
@@ -284,6 +289,14 @@ pub fn environment(spec: &Spec, more: &[Vec<u8>], owner: &str) -> Vec<OsString> 
         }
     }
     env.into_iter().map(OsString::from_vec).collect()
+}
+
+/// In the host's network a worker has the host's name, as whoever asks it over that network does.
+fn host_name(spec: &Spec) -> String {
+    match spec.network {
+        Network::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        Network::Bridge | Network::Named(_) | Network::None => spec.name.to_string(),
+    }
 }
 
 fn key(word: &[u8]) -> &[u8] {
@@ -340,6 +353,13 @@ pub fn problem_of(record: &ExitRecord, spec: &Spec) -> Option<Problem> {
     if let Some(limit) = Limit::of_step(&failure.step) {
         let (met, way_out) = limits::not_enforceable(limit);
         return Some(Problem::new(Reason::Host, met).hint(way_out));
+    }
+    if failure.step == CLOSE_ABSTRACT {
+        let reason = Errno::from_raw(failure.errno).desc();
+        let message = format!("network host: abstract sockets of the host cannot be closed to a worker here: {reason}");
+        return Some(Problem::new(Reason::Host, message).hint(
+            "that takes Landlock of ABI 6 (Linux 6.12 or later, with landlock among its security modules); network bridge works without",
+        ));
     }
     let named_program = failure.step.starts_with("program ");
     let (reason, hint) = match code {

@@ -6,6 +6,7 @@ pub mod events;
 mod freeze;
 pub mod legal;
 pub mod limits;
+mod network;
 pub mod query;
 pub mod restart;
 pub mod spec;

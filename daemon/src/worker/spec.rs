@@ -2,11 +2,13 @@
 
 use super::cage::{self, Cage};
 use super::limits::{LimitError, limits};
+pub use super::network::Network;
+use super::network::network;
 use super::query::{self, MarkError};
 use holdfast_launcher::limits::Limits;
 use holdfast_proto::daemon as wire;
 use holdfast_proto::restart::{PolicyError, RestartPolicy};
-use holdfast_proto::words::{NetworkName, WordError, WorkerName};
+use holdfast_proto::words::{WordError, WorkerName};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
@@ -63,7 +65,7 @@ pub enum SpecError {
     #[error("command and environment take {0} bytes; at most {WORDS_BYTES_MAX} are allowed")]
     TooLarge(usize),
     /// Not one of ours.
-    #[error("unknown network {0:?}: use bridge, none, or the name of a network of yours")]
+    #[error("unknown network {0:?}: use bridge, none, host, or the name of a network of yours")]
     Network(String),
     /// Not KEY=VALUE.
     #[error("bad variable {0:?}: use KEY=VALUE with a KEY that is not empty")]
@@ -111,6 +113,11 @@ pub enum SpecError {
     /// Nothing to publish on.
     #[error("ports cannot be published on network none: use --net bridge")]
     PublishOnNone,
+    /// Nothing in between to publish by.
+    #[error(
+        "ports are not published on network host: the worker listens on the host's own addresses; leave --publish out"
+    )]
+    PublishOnHost,
     /// Neither the owner nor root.
     #[error(
         "unknown user {0:?}: a worker is its owner, or `root` (the owner's numbers show as 0); there are no others"
@@ -135,17 +142,6 @@ pub enum SpecError {
         /// The files.
         files: u32,
     },
-}
-
-/// What a worker is attached to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Network {
-    /// An address of its own, and no other worker in reach.
-    Bridge,
-    /// A network that the owner made.
-    Named(NetworkName),
-    /// Loopback alone.
-    None,
 }
 
 /// Transport of a published port.
@@ -220,17 +216,6 @@ pub struct Spec {
     pub cage: Cage,
 }
 
-impl Network {
-    /// The word of the contract.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Named(name) => name.as_str(),
-            Self::Bridge => "bridge",
-            Self::None => "none",
-        }
-    }
-}
-
 impl Protocol {
     /// The word of the contract.
     pub fn name(self) -> &'static str {
@@ -300,14 +285,6 @@ pub fn command(command: &[Vec<u8>], env: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Spe
     if bytes > WORDS_BYTES_MAX { Err(SpecError::TooLarge(bytes)) } else { Ok(command.to_vec()) }
 }
 
-fn network(name: &str) -> Result<Network, SpecError> {
-    match name {
-        "bridge" => Ok(Network::Bridge),
-        "none" => Ok(Network::None),
-        _ => name.parse().map(Network::Named).map_err(|_| SpecError::Network(shown(name.as_bytes()))),
-    }
-}
-
 /// KEY=VALUE without NUL.
 pub fn variable(word: &[u8]) -> Result<Vec<u8>, SpecError> {
     if word.contains(&0) {
@@ -338,8 +315,10 @@ fn publish(ports: &[wire::Publish], network: Network) -> Result<Vec<Publish>, Sp
     if ports.len() > PUBLISH_MAX {
         return Err(SpecError::TooMany { what: "published ports", given: ports.len(), max: PUBLISH_MAX });
     }
-    if network == Network::None && !ports.is_empty() {
-        return Err(SpecError::PublishOnNone);
+    match network {
+        Network::None if !ports.is_empty() => return Err(SpecError::PublishOnNone),
+        Network::Host if !ports.is_empty() => return Err(SpecError::PublishOnHost),
+        Network::None | Network::Host | Network::Bridge | Network::Named(_) => {}
     }
     let mut parsed: Vec<Publish> = Vec::with_capacity(ports.len());
     for given in ports {

@@ -79,12 +79,18 @@ fn ports_are_checked_before_the_helper_is_asked() {
         spec.publish = vec![port("tcp", 80, 80, "")];
     });
     assert_eq!(none, Err(SpecError::PublishOnNone));
+    let host = parse(|spec| {
+        spec.network = "host".into();
+        spec.publish = vec![port("tcp", 80, 80, "")];
+    });
+    assert_eq!(host, Err(SpecError::PublishOnHost));
     assert!(matches!(publish(vec![port("tcp", 0, 80, ""); 257]), Err(SpecError::TooMany { .. })));
 }
 
 #[test]
 fn limits_are_limits() {
-    assert!(matches!(parse(|spec| spec.network = "host".into()), Err(SpecError::Network(_))));
+    assert!(matches!(parse(|spec| spec.network = "default".into()), Err(SpecError::Network(_))));
+    assert_eq!(parse(|spec| spec.network = "host".into()).unwrap().network, Network::Host);
     assert_eq!(parse(|spec| spec.stop_signal = 32), Err(SpecError::Signal(32)));
     assert_eq!(parse(|spec| spec.stop_signal = 1).unwrap().stop_signal, 1);
     assert!(matches!(parse(|spec| spec.stop_timeout_secs = Some(90_000)), Err(SpecError::Grace(_))));

@@ -21,6 +21,9 @@ pub const VERSION: u8 = 1;
 /// Most bytes of one packet in either direction (orders travel in a memfd, not in the packet).
 pub const PACKET_BYTES_MAX: usize = 4096;
 
+/// The step ([`Failure::step`]) by which a worker of the host's network loses sight of the host's abstract sockets.
+pub const CLOSE_ABSTRACT: &str = "landlock: abstract sockets";
+
 /// From the launcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromLauncher {
@@ -63,6 +66,8 @@ pub enum FromHelper {
         worker: String,
         /// Which start.
         generation: u64,
+        /// No network namespace of its own: it shares the launcher's, which is the host's.
+        host_network: bool,
     },
     /// Let it go.
     Release {
@@ -142,8 +147,8 @@ impl FromHelper {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new(VERSION);
         match self {
-            Self::Prepare { seq, epoch, worker, generation } => {
-                w.u8(1).u64(*seq).u64(*epoch).bytes(worker.as_bytes()).u64(*generation)
+            Self::Prepare { seq, epoch, worker, generation, host_network } => {
+                w.u8(1).u64(*seq).u64(*epoch).bytes(worker.as_bytes()).u64(*generation).u8((*host_network).into())
             }
             Self::Release { seq, wiring } => wiring.write(w.u8(2).u64(*seq)),
             Self::Abort { seq } => w.u8(3).u64(*seq),
@@ -160,6 +165,7 @@ impl FromHelper {
                 epoch: r.u64()?,
                 worker: r.text("worker")?.to_owned(),
                 generation: r.u64()?,
+                host_network: r.bool("host network")?,
             },
             2 => Self::Release { seq: r.u64()?, wiring: Wiring::read(&mut r)? },
             3 => Self::Abort { seq: r.u64()? },

@@ -55,6 +55,18 @@ pub struct Orders {
     pub cage: CageOrders,
     /// What the program reads.
     pub input: Input,
+    /// Whose network it is in.
+    pub network: Network,
+}
+
+/// Whose network a worker is in. The helper decides which one its shim is born into; where that is another one than
+/// is said here, the shim's first step in it fails, and nothing runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// A namespace of its own, which the shim sets up.
+    Own,
+    /// The host's: nothing of it is the shim's to change, and abstract sockets of the host are closed to the worker.
+    Host,
 }
 
 /// How a worker's cage differs from the default one, which is all of it `false` and `None`.
@@ -133,6 +145,10 @@ impl Orders {
             Input::Pipe => w.u8(1),
             Input::Terminal(size) => size.write(w.u8(2)),
         };
+        w.u8(match self.network {
+            Network::Own => 0,
+            Network::Host => 1,
+        });
         w.finish()
     }
 
@@ -168,6 +184,11 @@ impl Orders {
                 1 => Input::Pipe,
                 2 => Input::Terminal(Size::read(&mut r)?),
                 _ => return Err(WireError::Value("input")),
+            },
+            network: match r.u8()? {
+                0 => Network::Own,
+                1 => Network::Host,
+                _ => return Err(WireError::Value("network")),
             },
         };
         r.end()?;

@@ -11,7 +11,7 @@ use holdfast_launcher::control::{Hello, Order, Report};
 use holdfast_launcher::counters::{AskCounters, Counters, MemorySource};
 use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, ShimWord, Wiring};
 use holdfast_launcher::limits::{Enforced, Enforcer, Limits};
-use holdfast_launcher::orders::{CageOrders, Input, Orders, Rootfs, Volume};
+use holdfast_launcher::orders::{CageOrders, Input, Network, Orders, Rootfs, Volume};
 use holdfast_launcher::output::{self, RecordHeader, SegmentHeader, Stream, segment_name, segment_number};
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use holdfast_launcher::session::{Call, DATA_BYTES_MAX, End, FromSession, Program, Refusal, Size, ToSession};
@@ -62,6 +62,7 @@ fn orders() -> Orders {
             rootfs: Some(Rootfs { path: "/srv/tree".into(), writable: true }),
         },
         input: Input::Terminal(Size { rows: 24, columns: 80 }),
+        network: Network::Own,
     }
 }
 
@@ -123,7 +124,11 @@ fn words_between_helper_and_launcher_are_pinned() {
     launcher("failed.v1", FromLauncher::Failed { seq: 9, failure: failure() });
     let helper = |name: &str, word: FromHelper| pinned(name, &word, FromHelper::encode, FromHelper::decode);
     let worker = "00112233445566ff".to_owned();
-    helper("prepare.v1", FromHelper::Prepare { seq: 9, epoch: 2, worker, generation: 3 });
+    helper(
+        "prepare.v1",
+        FromHelper::Prepare { seq: 9, epoch: 2, worker: worker.clone(), generation: 3, host_network: false },
+    );
+    helper("prepare-host.v1", FromHelper::Prepare { seq: 9, epoch: 2, worker, generation: 3, host_network: true });
     helper("release.v1", FromHelper::Release { seq: 9, wiring: wiring() });
     helper("release-none.v1", FromHelper::Release { seq: 9, wiring: Wiring::default() });
     helper("abort.v1", FromHelper::Abort { seq: 9 });
@@ -318,12 +323,13 @@ prop_compose! {
             Just(Input::Pipe),
             any::<(u16, u16)>().prop_map(|(rows, columns)| Input::Terminal(Size { rows, columns })),
         ],
+        network in prop_oneof![Just(Network::Own), Just(Network::Host)],
     ) -> Orders {
         let volumes =
             volumes.into_iter().map(|(source, target, read_only)| Volume { source, target, read_only }).collect();
         Orders {
             worker, generation, nonce, hostname, argv, env, workdir, volumes, hosts_file, resolv_conf, state_dir,
-            control_dir, hidden, log_bytes_max, log_files_max, input,
+            control_dir, hidden, log_bytes_max, log_files_max, input, network,
             limits: Limits { memory_bytes: memory, cpu_millis: cpu, tasks, best_effort },
             cage: CageOrders {
                 nested, root_user, rootfs: rootfs.map(|(path, writable)| Rootfs { path, writable }),
@@ -346,7 +352,7 @@ proptest! {
         prop_assert_eq!(Orders::decode(&orders.encode()).unwrap(), orders);
         prop_assert_eq!(&ExitRecord::decode(&record.encode()).unwrap(), &record);
         for word in [
-            FromHelper::Prepare { seq, epoch, worker, generation },
+            FromHelper::Prepare { seq, epoch, worker, generation, host_network: generation % 2 == 1 },
             FromHelper::Release { seq, wiring: wiring.clone() },
             FromHelper::Abort { seq },
         ] {

@@ -47,6 +47,7 @@ pub struct AskedPort {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
     start: Start,
+    network: Network,
     attachment: Option<Attachment>,
     chosen: Vec<usize>,
 }
@@ -57,7 +58,12 @@ impl Permit {
         self.start
     }
 
-    /// What it was given; absent for network `none`.
+    /// Which network.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// What it was given; absent for networks `none` and `host`.
     pub fn attachment(&self) -> Option<&Attachment> {
         self.attachment.as_ref()
     }
@@ -96,8 +102,13 @@ pub enum Refusal {
         granted: Vec<String>,
     },
     /// Ports without a network to publish from.
-    #[error("network \"none\" has no ports: {0} were asked for")]
-    PortsWithoutNetwork(usize),
+    #[error("network \"{network}\" publishes no ports: {asked} were asked for")]
+    PortsWithoutNetwork {
+        /// Which.
+        network: Network,
+        /// How many.
+        asked: usize,
+    },
     /// Too many ports of one worker.
     #[error("{0} ports were asked for: a worker may publish {PORTS_PER_WORKER_MAX}")]
     ManyPorts(usize),
@@ -197,10 +208,11 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
     let owner = rules.owner(start.owner).ok_or(Refusal::NotYours)?;
     expects(start, ledger)?;
     allow_network(request.network, owner)?;
-    if request.network == Network::None {
+    let network = request.network;
+    if !network.has_address() {
         return match request.ports.len() {
-            0 => Ok(Permit { start, attachment: None, chosen: Vec::new() }),
-            count => Err(Refusal::PortsWithoutNetwork(count)),
+            0 => Ok(Permit { start, network, attachment: None, chosen: Vec::new() }),
+            asked => Err(Refusal::PortsWithoutNetwork { network, asked }),
         };
     }
     if request.internal && !request.ports.is_empty() {
@@ -209,8 +221,9 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
     allow_quotas(request, owner, ledger)?;
     let (ports, chosen) = choose_ports(request, owner, ledger)?;
     let (address, mark) = choose_address(request, owner, ledger)?;
-    let (network, internal, link) = (request.network, request.internal, LinkName::from_random(request.nonce));
-    Ok(Permit { start, attachment: Some(Attachment { start, network, mark, internal, link, address, ports }), chosen })
+    let (internal, link) = (request.internal, LinkName::from_random(request.nonce));
+    let attachment = Attachment { start, network, mark, internal, link, address, ports };
+    Ok(Permit { start, network, attachment: Some(attachment), chosen })
 }
 
 /// Decides whether an owner may have a named network, and says which range it would begin with.

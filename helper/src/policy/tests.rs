@@ -67,6 +67,19 @@ fn a_start_is_permitted_once_and_none_after_a_later_one() {
 }
 
 #[test]
+fn the_hosts_network_is_the_rules_to_give_and_takes_nothing_from_the_ledger() {
+    let ledger = Ledger::default();
+    let host = |ports| LaunchRequest { network: Network::Host, ..request(ALICE, 1, ports) };
+    let error = judge(&host(&[]), &rules(""), &ledger).unwrap_err();
+    assert_eq!(error.to_string(), "rule networks of owner alice: \"host\" is not in [\"none\", \"bridge\"]");
+    let granted = rules("networks = [\"host\"]");
+    let permit = judge(&host(&[]), &granted, &ledger).unwrap();
+    assert_eq!((permit.network(), permit.attachment()), (Network::Host, None));
+    let refused = Err(Refusal::PortsWithoutNetwork { network: Network::Host, asked: 1 });
+    assert_eq!(judge(&host(&[(8080, "0.0.0.0")]), &granted, &ledger), refused);
+}
+
+#[test]
 fn networks_are_those_of_the_rule() {
     let (rules, ledger) = (rules("networks = [\"none\"]"), Ledger::default());
     let error = judge(&request(ALICE, 1, &[]), &rules, &ledger).unwrap_err();
@@ -74,7 +87,7 @@ fn networks_are_those_of_the_rule() {
     let none = LaunchRequest { network: Network::None, ..request(ALICE, 1, &[]) };
     assert_eq!(judge(&none, &rules, &ledger).unwrap().attachment(), None);
     let ports = LaunchRequest { network: Network::None, ..request(ALICE, 1, &[(8080, "0.0.0.0")]) };
-    assert_eq!(judge(&ports, &rules, &ledger), Err(Refusal::PortsWithoutNetwork(1)));
+    assert_eq!(judge(&ports, &rules, &ledger), Err(Refusal::PortsWithoutNetwork { network: Network::None, asked: 1 }));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod leaks;
 mod life;
 mod limits;
 mod main_job;
+mod modes;
 mod networks;
 mod power;
 mod rootfs;

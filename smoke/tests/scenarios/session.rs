@@ -88,6 +88,8 @@ fn an_ordinary_users_session_has_no_network_and_says_how_to_get_one() -> Result 
         let alice = host.alice();
         holdfast(alice, "session start")?.ok()?;
         ensure!(holdfast(alice, "run --rm --net none -- echo ran")?.ok()?.text() == "ran");
+        let name = host.root().run("hostname")?.text();
+        ensure!(holdfast(alice, "run --rm --net host -- hostname")?.ok()?.text() == name);
         let refused = holdfast(alice, "run --rm --net bridge -- true")?;
         ensure!(refused.code == 125 && refused.stderr.contains("sudo"), "no way out is said\n{refused}");
         holdfast(alice, "run -d --name w --net none -- sleep infinity")?.ok()?;

@@ -7,7 +7,6 @@ use super::Task;
 use crate::store::{Change, EndRow, EventRow, HistoryRow, WorkerRow};
 use crate::worker::events::events_of;
 use crate::worker::restart::BACKOFF_MAX;
-use crate::worker::spec::Network;
 use crate::worker::{Action, Event, Instead, Phase, Seen, Verb, instead, step};
 use holdfast_launcher::control::Order;
 use holdfast_proto::daemon::{self as wire, EventKind};
@@ -218,7 +217,7 @@ impl Task {
     }
 
     pub(super) async fn detach(&mut self, generation: Generation) {
-        if self.spec.network == Network::None {
+        if !self.spec.network.has_address() {
             return;
         }
         let (helper, id) = (self.shared.helper.clone(), self.row.id);

@@ -10,7 +10,6 @@ use super::{Ask, LINGER, Shared, Watchers, not_recorded};
 use crate::reconcile::Found;
 use crate::shim::{self, Process, Shim, Word};
 use crate::store::{Change, EndRow, WorkerRow};
-use crate::worker::spec::Network;
 use crate::worker::{Command, Event, Phase, Seen, Spec, Verb, instead};
 use holdfast_proto::daemon::{self as wire, EventKind};
 use holdfast_proto::problem::{Problem, Reason};
@@ -263,7 +262,7 @@ impl Task {
         let view = self.shown();
         let before = self.view.send_replace(view.clone());
         let names = before.phase.is_live() != view.phase.is_live() || before.worker.addresses != view.worker.addresses;
-        if view.network != Network::None && names {
+        if view.network.has_address() && names {
             self.shared.hosts_stale.notify_one();
         }
     }

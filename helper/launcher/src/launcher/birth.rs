@@ -19,12 +19,8 @@ const ORDERS: i32 = 3;
 const PAIR: i32 = 4;
 const CGROUP: i32 = 5;
 
-const NAMESPACES: libc::c_int = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS;
+const NAMESPACES: libc::c_int =
+    libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 
 /// What the shim needs in its own namespaces: mounts and names, its links, a limit on namespaces, and to take all of it
 /// from the worker.
@@ -51,7 +47,7 @@ pub struct Newborn {
     pub pid: u32,
     /// Of the shim.
     pub pidfd: OwnedFd,
-    /// Its network namespace.
+    /// Its network namespace; with the host's network, that.
     pub netns: OwnedFd,
     /// Our end of the pair; its end is the shim's, too.
     pub pair: OwnedFd,
@@ -83,14 +79,15 @@ impl Nursery {
     }
 
     /// Makes a shim. On an error nothing of it is left but an empty cgroup, which the sweep takes.
-    pub fn bear(&self, worker: WorkerId, orders: &OwnedFd) -> Result<Newborn, Failure> {
+    pub fn bear(&self, worker: WorkerId, orders: &OwnedFd, host_network: bool) -> Result<Newborn, Failure> {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(failure("socketpair"))?;
         let place = self.cgroups.make(worker)?;
         // The child writes its maps through /proc/self, which is root's while the process is not dumpable.
         dumpable(DumpableBehavior::Dumpable)?;
-        let forked = sys::clone3(NAMESPACES, place.as_ref().map(|place| place.shim.as_fd()));
+        let namespaces = NAMESPACES | if host_network { 0 } else { libc::CLONE_NEWNET };
+        let forked = sys::clone3(namespaces, place.as_ref().map(|place| place.shim.as_fd()));
         match forked {
             Ok(sys::Forked::Child) => {
                 let failed = match self.become_shim(worker, orders, &theirs, place.as_ref()) {

@@ -235,12 +235,12 @@ impl Launcher {
 
     fn obey(&mut self, word: FromHelper, mut fds: Vec<OwnedFd>) -> Result<(), LineLost> {
         match word {
-            FromHelper::Prepare { seq, epoch, worker, generation: _ } => {
+            FromHelper::Prepare { seq, epoch, worker, generation: _, host_network } => {
                 if self.launches.contains_key(&seq) {
                     return Err(LineLost);
                 }
                 let orders = if fds.len() == 1 { fds.pop() } else { None };
-                match self.prepare(epoch, &worker, orders) {
+                match self.prepare(epoch, &worker, orders, host_network) {
                     Ok((worker, newborn)) => self.begin(seq, worker, newborn),
                     Err(failure) => self.answer(&FromLauncher::Failed { seq, failure }, &[]),
                 }
@@ -251,7 +251,13 @@ impl Launcher {
         Ok(())
     }
 
-    fn prepare(&mut self, epoch: u64, worker: &str, orders: Option<OwnedFd>) -> Result<(WorkerId, Newborn), Failure> {
+    fn prepare(
+        &mut self,
+        epoch: u64,
+        worker: &str,
+        orders: Option<OwnedFd>,
+        host_network: bool,
+    ) -> Result<(WorkerId, Newborn), Failure> {
         let refused = |step: &str, errno: Errno| Failure { step: step.to_owned(), errno: errno.raw_os_error() };
         if epoch < self.epoch {
             return Err(refused("epoch: a later daemon has spoken", Errno::STALE));
@@ -263,7 +269,7 @@ impl Launcher {
         let worker: WorkerId = worker.parse().map_err(|_| refused("worker id", Errno::INVAL))?;
         let orders = orders.ok_or_else(|| refused("orders: one memfd", Errno::BADF))?;
         check_orders(orders.as_fd())?;
-        Ok((worker, self.nursery.bear(worker, &orders)?))
+        Ok((worker, self.nursery.bear(worker, &orders, host_network)?))
     }
 
     fn begin(&mut self, seq: u64, worker: WorkerId, newborn: Newborn) {

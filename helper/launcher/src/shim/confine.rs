@@ -3,6 +3,7 @@
 
 use crate::halt::{CAGE, Halt, Step};
 use crate::{proc, sys};
+use holdfast_launcher::launch::CLOSE_ABSTRACT;
 use holdfast_launcher::orders::CageOrders;
 use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
@@ -82,6 +83,13 @@ impl RootUser {
             .step(file)
             .map(drop)
     }
+}
+
+/// Of the host's network namespace, whose abstract sockets have no file's mode to guard them (CVE-2020-15257). In the
+/// shim before it forks, so that all of the worker's processes are in one circle and reach each other.
+pub fn close_abstract_sockets() -> Result<(), Halt> {
+    rustix::thread::set_no_new_privs(true).step("no_new_privs")?;
+    sys::close_abstract_sockets().step(CLOSE_ABSTRACT)
 }
 
 /// For good: nothing is inheritable, nothing can be gained by exec.

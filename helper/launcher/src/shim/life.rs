@@ -121,8 +121,8 @@ impl Life {
         for (ip, _) in &wiring.addresses {
             line.push_str(&format!("{ip}\t{}\n", orders.hostname));
         }
-        if !line.is_empty() {
-            rustix::io::write(&self.places.hosts_append, line.as_bytes()).step("add to the hosts file")?;
+        if let Some(hosts) = self.places.hosts_append.as_ref().filter(|_| !line.is_empty()) {
+            rustix::io::write(hosts, line.as_bytes()).step("add to the hosts file")?;
         }
         self.started_at_ns = now_ns();
         let born = worker::fork(orders, cage, self.places.worker_cgroup.as_ref().map(|fd| fd.as_fd()))?;

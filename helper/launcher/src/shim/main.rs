@@ -41,7 +41,7 @@ use confine::Confinement;
 use halt::{Halt, Step};
 use hidden::Hidden;
 use holdfast_launcher::launch::{PACKET_BYTES_MAX, ShimWord, Wiring};
-use holdfast_launcher::orders::{self, Orders};
+use holdfast_launcher::orders::{self, Network, Orders};
 use nix::sys::signal::SigSet;
 use places::Places;
 use rustix::fs::{Mode, OFlags};
@@ -124,8 +124,13 @@ fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
     let volumes = volumes::open(orders, &host, &hidden)?;
     let tree = tree::Tree::open(orders, &host, &hidden)?;
     let cage = root::build(root::Parts { orders, places, volumes, hidden: &hidden, tree })?;
-    rustix::system::sethostname(orders.hostname.as_bytes()).step("sethostname")?;
-    netlink::loopback_up()?;
+    match orders.network {
+        Network::Own => {
+            rustix::system::sethostname(orders.hostname.as_bytes()).step("sethostname")?;
+            netlink::loopback_up()?;
+        }
+        Network::Host => confine::close_abstract_sockets()?,
+    }
     Ok(cage)
 }
 

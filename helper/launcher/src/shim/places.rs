@@ -2,7 +2,7 @@
 //! control socket are, and the cgroup.
 
 use crate::halt::{Halt, Step};
-use holdfast_launcher::orders::Orders;
+use holdfast_launcher::orders::{Network, Orders};
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -34,8 +34,8 @@ pub struct Places {
     generation: u64,
     /// The hosts file of its network, for the mount.
     pub hosts: OwnedFd,
-    /// The same for adding the worker's own line.
-    pub hosts_append: OwnedFd,
+    /// The same for adding the worker's own line; none where it is the host's file.
+    pub hosts_append: Option<OwnedFd>,
     /// `w-<id>`, if there are cgroups.
     cgroup: Option<OwnedFd>,
     /// `w-<id>/worker`.
@@ -56,7 +56,10 @@ impl Places {
         let record = reserve(&state, orders.generation).step("room for the exit record")?;
         let hosts_step = || format!("hosts file {}", orders.hosts_file.display());
         let append = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
-        let hosts_append = rustix::fs::open(&orders.hosts_file, append, Mode::empty()).step(hosts_step())?;
+        let hosts_append = match orders.network {
+            Network::Own => Some(rustix::fs::open(&orders.hosts_file, append, Mode::empty()).step(hosts_step())?),
+            Network::Host => None,
+        };
         let hosts =
             rustix::fs::open(&orders.hosts_file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step(hosts_step())?;
         let control_step = || format!("control directory {}", orders.control_dir.display());

@@ -12,7 +12,7 @@ use crate::targets::{self, Ours};
 use crate::tree::Tree;
 use crate::volumes::Volumes;
 use crate::{Cage, devices, mounts, proc};
-use holdfast_launcher::orders::Orders;
+use holdfast_launcher::orders::{Network, Orders};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -67,7 +67,9 @@ pub fn build(parts: Parts<'_>) -> Result<Cage, Halt> {
     enter(&root)?;
     parts.hidden.cover(&root, &mounts::read(&proc)?, hosts, &covers)?;
     let confinement = Confinement::of(&parts.orders.cage, &proc)?;
-    proc::set_up(&proc)?;
+    if parts.orders.network == Network::Own {
+        proc::set_up(&proc)?;
+    }
     if !parts.orders.cage.nested {
         // A sandbox inside mounts a /proc of its own, which the kernel allows where ours is whole alone.
         proc::close(&proc, &covers)?;

@@ -5,7 +5,7 @@
 
 use holdfast_launcher::control::{Hello, Report};
 use holdfast_launcher::launch::{FromHelper, FromLauncher, PACKET_BYTES_MAX, Wiring};
-use holdfast_launcher::orders::{Input, Orders};
+use holdfast_launcher::orders::{Input, Network, Orders};
 use holdfast_launcher::output::{
     RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, segment_number,
 };
@@ -144,6 +144,7 @@ impl Stage {
             limits: Default::default(),
             cage: Default::default(),
             input: Input::None,
+            network: Network::Own,
         }
     }
 
@@ -172,7 +173,10 @@ impl Stage {
     pub fn ask_prepare(&self, orders: &Orders, epoch: u64) -> u64 {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed);
         let (worker, generation) = (orders.worker.clone(), orders.generation);
-        self.say(&FromHelper::Prepare { seq, epoch, worker, generation }, Some(&memfd(&orders.encode())));
+        self.say(
+            &FromHelper::Prepare { seq, epoch, worker, generation, host_network: false },
+            Some(&memfd(&orders.encode())),
+        );
         seq
     }
 
