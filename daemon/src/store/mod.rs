@@ -23,6 +23,10 @@ use tokio::sync::{oneshot, watch};
 /// Orders that may wait for the writer; more make their callers wait.
 const QUEUE_MAX: usize = 256;
 
+/// How often, and after which pause, a directory is removed again that somebody is still writing to.
+const REMOVE_ROUNDS: u32 = 10;
+const REMOVE_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// Why the store cannot be had or did not take a change. Nothing of a refused change is in it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -215,16 +219,23 @@ fn write_all(inbox: &mpsc::Receiver<Order>, newest: &watch::Sender<u64>) {
 }
 
 fn remove(path: &Path) {
-    let outcome = match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match outcome {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "a file of a removed worker stays");
+    for round in 1..=REMOVE_ROUNDS {
+        let outcome = match path.symlink_metadata() {
+            Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+            Ok(_) => std::fs::remove_file(path),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            // The shim of a launch whose helper was lost half-way writes there until its launcher ends it.
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty && round < REMOVE_ROUNDS => {
+                std::thread::sleep(REMOVE_PAUSE);
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "a file of a removed worker stays");
+                return;
+            }
+            Ok(()) | Err(_) => return,
         }
-        Ok(()) | Err(_) => {}
     }
 }
 
