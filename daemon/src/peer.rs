@@ -73,6 +73,8 @@ pub fn accept(listener: UnixListener, uid: u32) -> io::Result<mpsc::Receiver<Acc
 
 fn accept_all(listener: &UnixListener, uid: u32, ours: &Home, accepted: &mpsc::Sender<Accepted>) {
     let open = Arc::new(());
+    // Said once for a bout of failures: descriptors that are used up stay so for a while.
+    let mut failing = false;
     loop {
         while Arc::strong_count(&open) > CONNECTIONS_MAX {
             std::thread::sleep(ACCEPT_RETRY);
@@ -80,9 +82,14 @@ fn accept_all(listener: &UnixListener, uid: u32, ours: &Home, accepted: &mpsc::S
         let accepting = listener.accept();
         hold_limits();
         let stream = match accepting {
-            Ok((stream, _)) => stream,
+            Ok((stream, _)) => {
+                failing = false;
+                stream
+            }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "connections cannot be accepted");
+                }
                 std::thread::sleep(ACCEPT_RETRY);
                 continue;
             }
