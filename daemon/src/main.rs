@@ -110,6 +110,8 @@ fn serve(owner: OwnerName, layout: Layout) -> Result<(), StartError> {
     let io = |what| move |source| StartError::Io { what, source };
     let uid = confine::check_identity(owner.as_str())?;
     let (listener, socket) = listen::inherited()?;
+    // The cage closes root's tree.
+    let needed_form = store::oldest_needed(&layout);
     let (state, workers_run) = (layout.owner_state(&owner), layout.workers_run(&owner));
     confine::drop_privileges()?;
     let incoming = peer::accept(listener, uid.as_raw()).map_err(io("starting to accept"))?;
@@ -127,7 +129,7 @@ fn serve(owner: OwnerName, layout: Layout) -> Result<(), StartError> {
         // A write over RLIMIT_FSIZE, which others of the owner's uid can set, is then an error and no death.
         let _too_large = signal(SignalKind::from_raw(libc::SIGXFSZ)).map_err(io("catching SIGXFSZ"))?;
         let boot_id = boot_id(&workers_run).map_err(io("reading the boot id"))?;
-        let (store, opened) = store.open(&state.join("holdfast.db"), &boot_id)?;
+        let (store, opened) = store.open(&state.join("holdfast.db"), &boot_id, needed_form)?;
         let named = opened.networks.iter().map(|row| row.name);
         hosts::prepare(&workers_run, named).map_err(io("writing the hosts files"))?;
         let (helper, fence) = helper::helper(&layout.helper_socket(), opened.epoch)?;

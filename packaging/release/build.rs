@@ -3,7 +3,10 @@
 use std::path::Path;
 
 fn main() -> std::io::Result<()> {
-    let store = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../daemon/src/store");
+    // Asked for when it runs: two trees may share one target directory, and then also this program.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let store = Path::new(&here).join("../../daemon/src/store");
+    println!("cargo:rerun-if-env-changed=HOLDFAST_BUILD_VERSION");
     println!("cargo:rerun-if-changed={}", store.display());
     let mut forms = 0;
     for entry in std::fs::read_dir(&store)? {

@@ -34,6 +34,19 @@ pub fn run(
             return Err(holdfast_release::Refusal::VersionMismatch { name, found, wanted }.into());
         }
     }
+    check_states(layout, commands, folder, owners)
+}
+
+/// Each owner's state can be taken over by the daemon of `folder`.
+///
+/// # Errors
+/// Where one cannot.
+pub fn check_states(
+    layout: &Layout,
+    commands: &dyn Commands,
+    folder: &Path,
+    owners: &[Account],
+) -> Result<(), UpdateError> {
     owners.iter().try_for_each(|owner| check_state(layout, commands, folder, owner))
 }
 

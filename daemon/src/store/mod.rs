@@ -4,11 +4,13 @@
 //! it is not waited for on the disk (docs/decisions/0001-store-synchronous-normal.md).
 
 mod events;
+mod form;
 mod networks;
 mod rows;
 mod schema;
 
 pub use events::{EventRow, Page};
+pub use form::oldest_needed;
 pub use networks::NetworkRow;
 pub use rows::{Change, EndRow, HistoryRow, WorkerRow};
 pub use schema::{check_migrations, copy};
@@ -30,7 +32,7 @@ const REMOVE_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Why the store cannot be had or did not take a change. Nothing of a refused change is in it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Written by a later version.
+    /// Written by a later version, in a form that this one must not touch.
     #[error(
         "the database {path} is of a newer version ({found}) than this holdfastd reads ({known}); \
          install that newer release again, or restore the database that was kept before it"
@@ -105,7 +107,7 @@ pub struct Idle {
 }
 
 enum Order {
-    Open { path: PathBuf, boot_id: String, answer: mpsc::SyncSender<Result<Opened, StoreError>> },
+    Open { path: PathBuf, boot_id: String, needed: Option<i64>, answer: mpsc::SyncSender<Result<Opened, StoreError>> },
     Commit { changes: Vec<Change>, answer: Option<oneshot::Sender<Result<(), StoreError>>> },
     Remove { paths: Vec<PathBuf> },
     Events { after: u64, answer: oneshot::Sender<Result<Page, StoreError>> },
@@ -121,10 +123,11 @@ pub fn start() -> std::io::Result<Idle> {
 }
 
 impl Idle {
-    /// Opens (or makes) the database, migrates it, and raises the epoch. Blocks; called before the runtime serves.
-    pub fn open(self, path: &Path, boot_id: &str) -> Result<(Store, Opened), StoreError> {
+    /// Opens (or makes) the database, migrates it as far as a daemon of the form `needed` could still use it, and raises
+    /// the epoch. Blocks; called before the runtime serves.
+    pub fn open(self, path: &Path, boot_id: &str, needed: Option<i64>) -> Result<(Store, Opened), StoreError> {
         let (answer, opened) = mpsc::sync_channel(1);
-        let order = Order::Open { path: path.to_owned(), boot_id: boot_id.to_owned(), answer };
+        let order = Order::Open { path: path.to_owned(), boot_id: boot_id.to_owned(), needed, answer };
         self.store.orders.send(order).map_err(|_| StoreError::Gone)?;
         let opened = opened.recv().map_err(|_| StoreError::Gone)??;
         Ok((self.store, opened))
@@ -188,8 +191,8 @@ fn write_all(inbox: &mpsc::Receiver<Order>, newest: &watch::Sender<u64>) {
     let mut database: Option<Connection> = None;
     while let Ok(order) = inbox.recv() {
         match order {
-            Order::Open { path, boot_id, answer } => {
-                let opened = open(&path, &boot_id).map(|(connection, opened)| {
+            Order::Open { path, boot_id, needed, answer } => {
+                let opened = open(&path, &boot_id, needed).map(|(connection, opened)| {
                     newest.send_replace(opened.newest_event);
                     database = Some(connection);
                     opened
@@ -239,8 +242,8 @@ fn remove(path: &Path) {
     }
 }
 
-fn open(path: &Path, boot_id: &str) -> Result<(Connection, Opened), StoreError> {
-    let mut connection = schema::open(path)?;
+fn open(path: &Path, boot_id: &str, needed: Option<i64>) -> Result<(Connection, Opened), StoreError> {
+    let mut connection = schema::open(path, needed)?;
     let transaction = connection.transaction()?;
     let (epoch, last_boot) = rows::next_epoch(&transaction, boot_id)?;
     transaction.commit()?;

@@ -19,7 +19,10 @@ pub struct NetworkRow {
 }
 
 pub fn put(transaction: &Transaction<'_>, row: &NetworkRow) -> Result<(), StoreError> {
-    let mut statement = transaction.prepare_cached("INSERT OR REPLACE INTO networks VALUES (?1, ?2, ?3, ?4)")?;
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO networks (name, subnet, internal, created_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (name) DO UPDATE SET subnet = ?2, internal = ?3, created_at = ?4",
+    )?;
     statement.execute(params![row.name.as_str(), row.subnet, row.internal, row.created_at.0])?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Rows of the database, and the statements that write and read them.
+//! Rows of the database, and the statements that write and read them. Each names its columns and replaces no row
+//! whole: a newer form may have more of them.
 
 use super::networks::{self, NetworkRow};
 use super::{EventRow, StoreError};
@@ -129,7 +130,8 @@ pub fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<Option<u6
 fn put(transaction: &Transaction<'_>, row: &WorkerRow) -> Result<(), StoreError> {
     // Not INSERT OR REPLACE: that deletes first, and the history with it.
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO workers VALUES
+        "INSERT INTO workers (id, name, spec, policy, phase, generation, goal, restarts, strikes, grace_ms, nonce, boot_id,
+            created_at, started_at, finished_at, shim_pid, shim_version, addresses, ports, due) VALUES
             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
          ON CONFLICT (id) DO UPDATE SET policy = ?4, phase = ?5, generation = ?6, goal = ?7, restarts = ?8,
             strikes = ?9, grace_ms = ?10, nonce = ?11, boot_id = ?12, started_at = ?14, finished_at = ?15,
@@ -168,8 +170,11 @@ fn end(transaction: &Transaction<'_>, row: &EndRow) -> Result<(), StoreError> {
         End::NotStarted(code) => ("not-started", code),
         End::Lost => ("lost", 0),
     };
-    let mut statement =
-        transaction.prepare_cached("INSERT OR IGNORE INTO ends VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+    let mut statement = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO ends
+            (worker, generation, kind, value, why, oom, finished_at, log_bytes, log_dropped_bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
     statement.execute(params![
         row.worker.to_string(),
         row.generation.0 as i64,
@@ -187,7 +192,7 @@ fn end(transaction: &Transaction<'_>, row: &EndRow) -> Result<(), StoreError> {
 fn note(transaction: &Transaction<'_>, row: &HistoryRow) -> Result<(), StoreError> {
     let worker = row.worker.to_string();
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO history VALUES
+        "INSERT INTO history (worker, seq, time, generation, phase, why) VALUES
             (?1, (SELECT coalesce(max(seq), 0) + 1 FROM history WHERE worker = ?1), ?2, ?3, ?4, ?5)
          RETURNING seq",
     )?;

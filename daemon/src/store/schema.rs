@@ -1,33 +1,35 @@
-//! The database's form and its migrations, forward only. Fields are added, never reused: the previous
-//! release reads what this one writes for as long as it is the rollback target.
+//! The database's forms, forward only. Fields are added, never reused: the previous release reads and writes what this
+//! one leaves for as long as it is the rollback target.
 
 use super::StoreError;
-use rusqlite::{Connection, OpenFlags};
+use super::form::{self, FIRST, Form, Found};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rusqlite_migration::{M, Migrations};
 use std::path::Path;
 use std::time::Duration;
 
-const STEPS: &[M<'static>] = &[
-    M::up(include_str!("0001.sql")),
-    M::up(include_str!("0002.sql")),
-    M::up(include_str!("0003.sql")),
-    M::up(include_str!("0004.sql")),
+const FORMS: &[Form] = &[
+    Form { up: include_str!("0001.sql"), oldest: 1 },
+    Form { up: include_str!("0002.sql"), oldest: 2 },
+    Form { up: include_str!("0003.sql"), oldest: 3 },
+    Form { up: include_str!("0004.sql"), oldest: 4 },
+    Form { up: include_str!("0005.sql"), oldest: 5 },
 ];
-const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
-/// The user_version that this build writes.
-pub const VERSION: i64 = STEPS.len() as i64;
+/// The newest form that this build knows: the database's user_version.
+pub const VERSION: i64 = FORMS.len() as i64;
 
 /// What a check of a database's copy found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationCheck {
     /// Its version before.
     pub from: i64,
-    /// Its version after: this build's.
+    /// Its version after: this build's, or a newer one that this build may use.
     pub to: i64,
 }
 
-/// Opens or makes the database, brings it to [`VERSION`], and refuses one of a newer version unchanged.
-pub fn open(path: &Path) -> Result<Connection, StoreError> {
+/// Opens or makes the database and brings it as far as it may (see [`form::target`]). A newer one is used as it is, or
+/// refused unchanged where it says that daemons like this one must not.
+pub fn open(path: &Path, needed: Option<i64>) -> Result<Connection, StoreError> {
     let unreadable =
         |error: &dyn std::fmt::Display| StoreError::Unreadable { path: path.into(), why: error.to_string() };
     // NOFOLLOW: the directory is the owner's own, a link in it is no database of ours.
@@ -36,20 +38,23 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(|error| unreadable(&error))?;
-    let found = version(&connection).map_err(|error| unreadable(&error))?;
-    if found > VERSION {
-        return Err(StoreError::Newer { path: path.into(), found, known: VERSION });
-    }
+    let found = found(&connection).map_err(|error| unreadable(&error))?;
+    let Some(target) = form::target(found, FORMS, needed) else {
+        return Err(StoreError::Newer { path: path.into(), found: found.form, known: VERSION });
+    };
     // A full disk must not read as a damaged database.
     let failed = |error: rusqlite::Error| match StoreError::from(error) {
         StoreError::Sqlite(error) => unreadable(&error),
         other => other,
     };
     configure(&connection).map_err(failed)?;
-    MIGRATIONS.to_latest(&mut connection).map_err(|error| match error {
-        rusqlite_migration::Error::RusqliteError { err, .. } => failed(err),
-        other => unreadable(&other),
-    })?;
+    if target > found.form {
+        let steps = FORMS.iter().map(|form| M::up(form.up)).collect();
+        Migrations::new(steps).to_version(&mut connection, target as usize).map_err(|error| match error {
+            rusqlite_migration::Error::RusqliteError { err, .. } => failed(err),
+            other => unreadable(&other),
+        })?;
+    }
     Ok(connection)
 }
 
@@ -62,13 +67,14 @@ pub fn check_migrations(copy: &Path) -> Result<MigrationCheck, StoreError> {
     let before = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW)
         .and_then(|connection| version(&connection))
         .map_err(|error| unreadable(error.to_string()))?;
-    let connection = open(copy)?;
+    // All steps are tried, also those that would have to wait.
+    let connection = open(copy, None)?;
     let verdict: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(unreadable(verdict));
     }
     super::rows::workers(&connection, copy)?;
-    Ok(MigrationCheck { from: before, to: VERSION })
+    Ok(MigrationCheck { from: before, to: version(&connection)? })
 }
 
 /// Makes a whole copy of a database that others may be writing to meanwhile.
@@ -84,6 +90,17 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
+/// One that does not say who may use it is for those alone that know its form.
+fn found(connection: &Connection) -> rusqlite::Result<Found> {
+    let form = version(connection)?;
+    let says = form >= FIRST && connection.table_exists(None, "form")?;
+    let oldest = match says {
+        true => connection.query_row("SELECT oldest FROM form WHERE id = 1", [], |row| row.get(0)).optional()?,
+        false => None,
+    };
+    Ok(Found { form, oldest: oldest.unwrap_or(form) })
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
@@ -96,21 +113,30 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_database_in_use_is_copied_whole() {
         let folder = tempfile::tempdir().unwrap();
         let (state, copy) = (folder.path().join("holdfast.db"), folder.path().join("copy.db"));
-        let connection = super::open(&state).unwrap();
+        let connection = open(&state, None).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         super::copy(&state, &copy).unwrap();
-        let check = super::check_migrations(&copy).unwrap();
-        assert_eq!((check.from, check.to), (super::VERSION, super::VERSION));
+        let check = check_migrations(&copy).unwrap();
+        assert_eq!((check.from, check.to), (VERSION, VERSION));
         // A copy is never written over.
         assert!(super::copy(&state, &copy).is_err());
     }
 
     #[test]
-    fn the_migrations_are_sound() {
-        super::MIGRATIONS.validate().unwrap();
+    fn each_form_says_in_the_database_what_it_says_here() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let migrations = Migrations::new(FORMS.iter().map(|form| M::up(form.up)).collect());
+        for (form, number) in FORMS.iter().zip(1..) {
+            migrations.to_version(&mut connection, number).unwrap();
+            let found = found(&connection).unwrap();
+            assert_eq!((found.form, found.oldest), (number as i64, form.oldest));
+        }
+        assert!(FORMS.windows(2).all(|pair| pair[0].oldest <= pair[1].oldest));
     }
 }

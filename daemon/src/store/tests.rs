@@ -55,7 +55,7 @@ fn note(id: u64, why: &str) -> HistoryRow {
 }
 
 fn opened(path: &Path) -> Result<(Store, Opened), StoreError> {
-    start().unwrap().open(path, "boot")
+    start().unwrap().open(path, "boot", None)
 }
 
 #[tokio::test]
@@ -113,6 +113,7 @@ fn a_database_of_a_newer_version_is_refused_unchanged_and_says_what_to_do() {
     drop(opened(&path).unwrap());
     let connection = Connection::open(&path).unwrap();
     connection.pragma_update(None, "user_version", 99).unwrap();
+    connection.execute("UPDATE form SET oldest = ?1", [schema::VERSION + 1]).unwrap();
     drop(connection);
     let before = std::fs::read(&path).unwrap();
     let error = opened(&path).unwrap_err();
@@ -120,6 +121,48 @@ fn a_database_of_a_newer_version_is_refused_unchanged_and_says_what_to_do() {
     assert!(error.to_string().contains("install that newer release"));
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert!(check_migrations(&path).is_err());
+}
+
+/// A form that only adds is used as it is, and what it added stays.
+#[tokio::test]
+async fn a_newer_form_that_only_adds_is_read_and_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("holdfast.db");
+    let (store, _) = opened(&path).unwrap();
+    let network = NetworkRow {
+        name: "backend".parse().unwrap(),
+        subnet: String::new(),
+        internal: true,
+        created_at: Timestamp(5),
+    };
+    let changes = |id: u64| {
+        let end = Change::End(Box::new(ended(id, 1, End::Code(3))));
+        vec![Change::Put(Box::new(row(id, &format!("w{id}")))), end, Change::Note(note(id, "run")), event("x")]
+    };
+    store.commit(changes(1)).await.unwrap();
+    store.commit(vec![Change::PutNetwork(network.clone())]).await.unwrap();
+    drop(store);
+    let newer = Connection::open(&path).unwrap();
+    for table in ["meta", "workers", "ends", "history", "events", "networks", "form"] {
+        newer.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN later TEXT NOT NULL DEFAULT 'unsaid'")).unwrap();
+        newer.execute(&format!("UPDATE {table} SET later = 'said'"), []).unwrap();
+    }
+    newer.pragma_update(None, "user_version", schema::VERSION + 2).unwrap();
+    drop(newer);
+    let (store, again) = opened(&path).unwrap();
+    assert_eq!((again.workers, again.networks), (vec![row(1, "w1")], vec![network.clone()]));
+    store.commit(changes(1)).await.unwrap();
+    store.commit(changes(2)).await.unwrap();
+    store.commit(vec![Change::PutNetwork(network)]).await.unwrap();
+    drop(store);
+    let newer = Connection::open(&path).unwrap();
+    let version: i64 = newer.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, schema::VERSION + 2);
+    for (table, said) in [("meta", 1), ("workers", 1), ("ends", 1), ("history", 1), ("events", 1), ("networks", 1)] {
+        let query = format!("SELECT count(*) FROM {table} WHERE later = 'said'");
+        let found: i64 = newer.query_row(&query, [], |row| row.get(0)).unwrap();
+        assert_eq!(found, said, "{table}");
+    }
 }
 
 #[test]

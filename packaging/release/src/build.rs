@@ -60,7 +60,11 @@ pub fn complete(args: BuildArgs, now: Timestamp) -> anyhow::Result<()> {
         files.push(ReleaseFile { name: name.to_string(), size, mode, role });
         sums.push((name, Digest::of(&bytes)));
     }
-    let release = describe(files, &args, now)?;
+    let mut release = describe(files, &args, now)?;
+    if let Some(before) = described(folder) {
+        // What the programs are is said by the tool of their own sources, which packaging/build ran.
+        (release.state_schema, release.protocols) = (before.state_schema, before.protocols);
+    }
     let mut text = serde_json::to_vec_pretty(&release)?;
     text.push(b'\n');
     fs::write(folder.join(RELEASE_NAME), &text)?;
@@ -81,6 +85,11 @@ fn names(folder: &Path) -> anyhow::Result<Vec<FileName>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// What the folder says of itself already.
+fn described(folder: &Path) -> Option<Release> {
+    serde_json::from_slice(&fs::read(folder.join(RELEASE_NAME)).ok()?).ok()
 }
 
 fn describe(files: Vec<ReleaseFile>, args: &BuildArgs, now: Timestamp) -> anyhow::Result<Release> {

@@ -144,7 +144,8 @@ fn a_database_of_a_newer_version_is_refused_and_untouched() -> Result {
         let set_version = |version: &str| {
             host.alice().run(&format!(
                 "python3 -c 'import sqlite3; c = sqlite3.connect(\"{database}\"); \
-                 print(c.execute(\"pragma user_version\").fetchone()[0]); c.execute(\"pragma user_version={version}\"); c.commit()'"
+                 print(c.execute(\"pragma user_version\").fetchone()[0]); c.execute(\"pragma user_version={version}\"); \
+                 c.execute(\"update form set oldest={version}\"); c.commit()'"
             ))
         };
         host.keep_down(&[DAEMON])?;
