@@ -18,7 +18,6 @@ use crate::update::state::{self, HostState, Txn};
 use crate::update::swap::{Outcome, Swap};
 use crate::update::{preflight, stage};
 use crate::view::plain;
-use anyhow::Context;
 use clap::Args;
 use holdfast_proto::layout::Layout;
 use holdfast_release::{Floor, Folder};
@@ -214,7 +213,10 @@ fn change(
     let stop = into_stop_unless(args.json);
     let state = need_state(layout)?;
     let goal = if args.rollback {
-        Goal { folder: previous(layout, &state)?, seen: Floor::default(), warnings: Vec::new() }
+        let folder = previous(layout, &state)?;
+        let place = layout.releases().join(folder.id().as_str());
+        preflight::check_states(layout, commands, &place, &installed.owners).map_err(&stop)?;
+        Goal { folder, seen: Floor::default(), warnings: Vec::new() }
     } else {
         let (_, courier, offer) = ask(args, layout, &state).map_err(&stop)?;
         // Keys that were revoked stay so, whatever becomes of the release.
@@ -319,13 +321,18 @@ fn finish(
     let mut receipt = Receipt::new("updated", Some(state.current.to_string()), Some(folder.id().to_string()));
     receipt.warnings = warnings;
     match outcome {
-        Outcome::Done { workers: (before, after), api_gap } => {
-            state::raise_floor(layout, Floor::of(folder.release()).raised_by(seen))?;
+        Outcome::Done { workers: (before, after), api_gap, left } => {
+            // It counts by now: what fails from here on is worth a word, and no way back.
+            let floor = state::raise_floor(layout, Floor::of(folder.release()).raised_by(seen));
+            receipt.warnings.extend(left.into_iter().chain(floor.err().map(|error| format!("{error:#}"))));
             receipt.count(&before, Some(&after));
             receipt.probes.forward = Some("ok".to_owned());
             receipt.api_gap_ms = u64::try_from(api_gap.as_millis()).ok();
-            for name in collect::collect(layout).context("removing old releases")? {
-                tell(&format!("removed {name}, which nothing runs from"));
+            match collect::collect(layout) {
+                Ok(names) => {
+                    names.iter().for_each(|name| tell(&format!("removed {name}, which nothing runs from")));
+                }
+                Err(error) => receipt.warnings.push(format!("removing old releases: {error:#}")),
             }
         }
         Outcome::Back { forward, rollback, before } => {
@@ -335,7 +342,10 @@ fn finish(
             receipt.probes.rollback = Some(rollback.err().unwrap_or_else(|| "ok".to_owned()));
         }
     }
-    receipt.keep(layout)?;
+    if let Err(error) = receipt.keep(layout) {
+        receipt.warnings.push(format!("the receipt was not kept: {error:#}"));
+    }
+    receipt.warnings.iter().for_each(|warning| tell(&format!("warning: {warning}")));
     say(args, &receipt)
 }
 

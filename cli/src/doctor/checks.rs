@@ -1,7 +1,7 @@
 //! What each fact means, and what to do about it. Pure.
 
 use super::facts::{Answers, Facts, RulesFile};
-use super::{Check, Level};
+use super::{Check, Level, release};
 use std::collections::BTreeSet;
 
 /// Oldest kernel that works.
@@ -15,6 +15,7 @@ const PORTS_SHOWN: usize = 12;
 pub fn examine(facts: &Facts) -> Vec<Check> {
     let mut all = vec![kernel(facts), user_namespaces(facts), cgroups(facts), nftables(facts), systemd(facts)];
     all.push(rules(facts));
+    all.extend(facts.releases.as_ref().map(release::judge));
     all.extend(programs(facts));
     all.push(forwarding(facts));
     all.push(ports(facts));

@@ -1,5 +1,6 @@
 //! Everything that `doctor` looks at, read once. What cannot be read is a fact too.
 
+use super::release::{self, Releases};
 use crate::caller::Caller;
 use crate::client::{self, ANSWER_MAX, CallError, answer};
 use holdfast_proto::daemon::{ListRequest, Publish, StatusReply, StatusRequest};
@@ -37,6 +38,8 @@ pub struct Facts {
     pub systemd: Option<u32>,
     /// Whether `system install` was done.
     pub installed: bool,
+    /// The installed releases; none where nothing is installed.
+    pub releases: Option<Releases>,
     /// Whose workers; none where root did not say.
     pub owner: Option<String>,
     /// The owner's uid.
@@ -111,6 +114,7 @@ pub fn gather(owner: Option<&str>) -> Facts {
         nftables: nftables(),
         systemd: systemd(),
         installed,
+        releases: installed.then(|| release::look(&Layout::system())),
         listening: listening(),
         ..Facts::default()
     };

@@ -4,6 +4,7 @@
 pub mod checks;
 pub mod facts;
 pub mod probe;
+pub mod release;
 
 use serde::Serialize;
 

@@ -32,8 +32,10 @@ pub fn make_directory(path: &Path) -> io::Result<Change> {
     match fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
         Ok(()) => {
             // The umask has its say in `create`.
-            fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))?;
-            sync_parent(path)?;
+            let made =
+                fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE)).and_then(|()| sync_parent(path));
+            // What is not surely on disk was not made.
+            made.inspect_err(|_| drop(fs::remove_dir(path)))?;
             Ok(Change::Made)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::symlink_metadata(path)?.is_dir() {
@@ -130,6 +132,7 @@ pub fn place<E: From<PlaceError>>(
     if Folder::open(&place).is_ok_and(|there| there.id() == *id) {
         return Ok(Change::AlreadyThere);
     }
+    let damaged = place.symlink_metadata().is_ok();
     let stage = releases.join(format!("{STAGE_PREFIX}{:016x}", random()));
     fs::DirBuilder::new().mode(0o700).create(&stage).map_err(at(&stage))?;
     let placed = fill(&stage).and_then(|()| Ok(settle(id, &stage, &place)?));
@@ -138,7 +141,13 @@ pub fn place<E: From<PlaceError>>(
         fs::remove_dir_all(&stage).map_err(at(&stage))?;
     }
     placed?;
-    sync_directory(releases).map_err(at(releases))?;
+    if let Err(source) = sync_directory(releases) {
+        if !damaged {
+            // What is not surely on disk was not placed; the error that counts is the first.
+            drop(fs::remove_dir_all(&place));
+        }
+        return Err(at(releases)(source).into());
+    }
     Ok(Change::Made)
 }
 

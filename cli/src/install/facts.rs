@@ -90,7 +90,7 @@ pub fn gather(layout: &Layout, commands: &dyn Commands, folder: &Folder, account
             units.insert(name.clone(), bytes);
         }
     }
-    let machine = Machine { systemd: systemd(commands)?, user_namespaces: user_namespaces(commands, &account) };
+    let machine = Machine { systemd: systemd(layout, commands)?, user_namespaces: user_namespaces(commands, &account) };
     let active = if machine.systemd.is_some() { active_units(commands)? } else { Vec::new() };
     Ok(Facts {
         machine,
@@ -119,9 +119,9 @@ pub fn installed(layout: &Layout) -> anyhow::Result<Option<Installed>> {
 ///
 /// # Errors
 /// Where it runs and does not say its version.
-pub fn systemd(commands: &dyn Commands) -> anyhow::Result<Option<u32>> {
-    let booted = Path::new("/run/systemd/system").is_dir();
-    let first = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
+pub fn systemd(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<Option<u32>> {
+    let booted = layout.root().join("run/systemd/system").is_dir();
+    let first = std::fs::read_to_string(layout.root().join("proc/1/comm")).unwrap_or_default();
     if !booted || first.trim() != "systemd" {
         return Ok(None);
     }

@@ -19,4 +19,4 @@ pub mod undo;
 pub mod workers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -72,7 +72,8 @@ pub fn wait(
 pub fn check_programs(layout: &Layout, commands: &dyn Commands, programs: &[Program], id: &str) -> anyhow::Result<()> {
     for Program { unit, file } in programs {
         let pid = main_pid(commands, unit)?;
-        let runs = std::fs::read_link(format!("/proc/{pid}/exe")).with_context(|| format!("{unit} does not run"))?;
+        let exe = layout.root().join(format!("proc/{pid}/exe"));
+        let runs = std::fs::read_link(exe).with_context(|| format!("{unit} does not run"))?;
         let wanted = layout.releases().join(id).join(file);
         anyhow::ensure!(runs == wanted, "{unit} runs {}, not {}", runs.display(), wanted.display());
     }

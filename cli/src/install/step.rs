@@ -4,7 +4,7 @@ use super::command::{Call, CallError, Commands};
 use super::disk::{self, Change};
 use super::ready;
 use super::record::Account;
-use super::undo::{Again, Undo, put_back};
+use super::undo::{Again, Undo};
 use crate::update::census::Census;
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
@@ -179,7 +179,7 @@ impl Step {
                 made(disk::place_release(host.folder, &host.layout.releases())?, || Undo::RemoveRelease(place))
             }
             Self::Link { path, target } => point(path, target),
-            Self::Write { path, bytes } => write_all(&[(path.clone(), bytes)]).map(|before| files(before, false)),
+            Self::Write { path, bytes } => write_all(&[(path.clone(), bytes)], false),
             Self::Account { name } => make_account(host, name),
             Self::Units { files } => write_units(host, files),
             Self::UnitPaths { paths } => {
@@ -245,48 +245,49 @@ fn point(path: &Path, target: &str) -> anyhow::Result<Undo> {
     if before.as_deref() == Some(target) {
         return Ok(Undo::Nothing);
     }
-    disk::write_link(path, target)?;
-    Ok(Undo::Link(path.to_owned(), before))
+    let undo = Undo::Link(path.to_owned(), before);
+    match disk::write_link(path, target) {
+        Ok(()) => Ok(undo),
+        // It may point there already, and only not be on disk.
+        Err(error) => Err(Interrupted { undo, cause: error.into() }.into()),
+    }
 }
 
 fn files(before: Vec<(PathBuf, Option<Vec<u8>>)>, units: bool) -> Undo {
     if before.is_empty() { Undo::Nothing } else { Undo::Files { before, units } }
 }
 
-/// Writes what differs and returns what was there instead; takes all back if one fails.
-fn write_all(wanted: &[(PathBuf, &Vec<u8>)]) -> anyhow::Result<Vec<(PathBuf, Option<Vec<u8>>)>> {
+/// Writes what differs.
+fn write_all(wanted: &[(PathBuf, &Vec<u8>)], units: bool) -> anyhow::Result<Undo> {
     let mut done = Vec::new();
     for (path, bytes) in wanted {
-        let change = || -> std::io::Result<Option<Option<Vec<u8>>>> {
+        let change = |done: &mut Vec<_>| -> std::io::Result<()> {
             let before = disk::read_if_there(path)?;
             if before.as_ref() == Some(*bytes) {
-                return Ok(None);
+                return Ok(());
             }
-            disk::write_file(path, bytes, FILE_MODE)?;
-            Ok(Some(before))
+            // Before it is tried: one that fails may have its new content already, and only not be on disk.
+            done.push((path.clone(), before));
+            disk::write_file(path, bytes, FILE_MODE)
         };
-        match change() {
-            Ok(Some(before)) => done.push((path.clone(), before)),
-            Ok(None) => {}
-            Err(error) => {
-                put_back(done)?;
-                return Err(error).context(path.display().to_string());
-            }
+        if let Err(error) = change(&mut done) {
+            let cause = anyhow::Error::from(error).context(path.display().to_string());
+            return Err(Interrupted { undo: files(done, units), cause }.into());
         }
     }
-    Ok(done)
+    Ok(files(done, units))
 }
 
 fn write_units(host: &Host, units: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<Undo> {
     let at = host.layout.units();
     let wanted: Vec<_> = units.iter().map(|(name, bytes)| (at.join(name), bytes)).collect();
-    let before = write_all(&wanted)?;
-    if before.is_empty() {
-        return Ok(Undo::Nothing);
+    let undo = write_all(&wanted, true)?;
+    if matches!(undo, Undo::Nothing) {
+        return Ok(undo);
     }
     match host.commands.run(&Call::systemctl(["daemon-reload"])) {
-        Ok(_) => Ok(files(before, true)),
-        Err(error) => Err(Interrupted { undo: files(before, true), cause: error.into() }.into()),
+        Ok(_) => Ok(undo),
+        Err(error) => Err(Interrupted { undo, cause: error.into() }.into()),
     }
 }
 

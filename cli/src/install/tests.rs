@@ -43,7 +43,7 @@ impl Commands for Recorder {
 }
 
 /// A release folder whose programs are an ELF header each.
-fn make_folder(at: &Path, version: &str) -> Folder {
+pub fn make_folder(at: &Path, version: &str) -> Folder {
     fs::create_dir(at).unwrap();
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for (name, _) in PROGRAMS {
@@ -129,7 +129,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, String)> {
 }
 
 /// A root as a host has it.
-fn root() -> (tempfile::TempDir, Layout) {
+pub fn root() -> (tempfile::TempDir, Layout) {
     let root = tempfile::tempdir().unwrap();
     for path in ["etc/systemd/system", "usr/local", "var/lib", "run"] {
         fs::create_dir_all(root.path().join(path)).unwrap();

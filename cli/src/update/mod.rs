@@ -12,6 +12,7 @@ pub mod config;
 pub mod courier;
 pub mod error;
 pub mod fetch;
+pub mod leftover;
 pub mod offer;
 pub mod preflight;
 pub mod receipt;

@@ -2,6 +2,7 @@
 //! back, and the old release is asked whether it serves again.
 
 use super::census::Census;
+use super::leftover;
 use super::state::{HostState, Txn};
 use crate::install::command::{Call, Commands};
 use crate::install::facts;
@@ -39,6 +40,8 @@ pub enum Outcome {
         workers: (Census, Census),
         /// From the first restart until everything answered.
         api_gap: Duration,
+        /// What could not be made new any more, after it counted. The next update does it.
+        left: Option<String>,
     },
     /// It did not, and the old one was put back.
     Back {
@@ -115,8 +118,11 @@ impl Swap<'_> {
         };
         let host = Host { layout: self.layout, commands: self.commands, folder, ready_max: READY_MAX };
         disk::write_link(&plan::committed(self.layout), &format!("releases/{}", txn.from))?;
-        txn.begin(self.layout)?;
-        self.arm()?;
+        if let Err(error) = txn.begin(self.layout).and_then(|()| self.arm()) {
+            // It may be there, and only not be on disk.
+            Txn::end(self.layout)?;
+            return Err(error);
+        }
         let (mut last, mut away, mut answered) = (Instant::now(), None, Instant::now());
         let applied = apply::apply(&plan.steps, &host, &mut |step| {
             match step {
@@ -131,14 +137,19 @@ impl Swap<'_> {
         match applied {
             Ok(()) => {
                 // Committed by this: from here on nobody goes back unasked.
-                self.end_txn()?;
-                self.commit_recovery(folder)?;
+                if let Err(error) = self.end_txn() {
+                    let forward = format!("commit: {error:#}");
+                    let rollback = self.recover(&txn, &mut |_| {}).map_err(|error| format!("{error:#}"));
+                    return Ok(Outcome::Back { forward, rollback, before });
+                }
+                let left = self.commit_recovery(folder).err().map(|error| format!("{error:#}"));
                 let after = Census::take(self.layout, self.commands, owners).unwrap_or_default();
                 let api_gap = away.map_or(Duration::ZERO, |away| answered.saturating_duration_since(away));
-                Ok(Outcome::Done { workers: (before, after), api_gap })
+                Ok(Outcome::Done { workers: (before, after), api_gap, left })
             }
             Err(failed) => {
                 let forward = format!("{}: {:#}", failed.step, failed.cause);
+                leftover::end(&self.layout.releases().join(&txn.to));
                 let rollback = match failed.left.is_empty() {
                     true => self.probe(&state.current, &state.running.version.to_string(), &before),
                     false => Err(format!("left over: {}", failed.left.join("; "))),
@@ -169,7 +180,7 @@ impl Swap<'_> {
     /// # Errors
     /// Where that release does not serve; the record stays, and it can be tried again.
     pub fn recover(&self, txn: &Txn, tell: &mut dyn FnMut(&Step)) -> anyhow::Result<()> {
-        let folder = Folder::open(&self.layout.releases().join(&txn.from))?;
+        let folder = self.whole(txn)?;
         let first = self.installed.owners.first().context("no owner is installed")?;
         let mut facts = facts::gather(self.layout, self.commands, &folder, first.clone())?;
         // Whatever `current` says by now: what runs may still be the release that was tried.
@@ -179,7 +190,9 @@ impl Swap<'_> {
         plan.steps.retain(|step| !matches!(step, Step::Link { path, .. } if *path == self.layout.previous()));
         plan.steps.extend(self.checks(&folder, &self.installed.owners[1..]));
         let host = Host { layout: self.layout, commands: self.commands, folder: &folder, ready_max: READY_MAX };
-        apply::advance(&plan.steps, &host, tell)?;
+        let advanced = apply::advance(&plan.steps, &host, tell);
+        leftover::end(&self.layout.releases().join(&txn.to));
+        advanced?;
         match &txn.previous {
             Some(previous) => disk::write_link(&self.layout.previous(), &format!("releases/{previous}"))?,
             None => drop(disk::remove_file(&self.layout.previous())?),
@@ -192,8 +205,18 @@ impl Swap<'_> {
     /// # Errors
     /// Where the link cannot be written.
     pub fn recover_link(&self, txn: &Txn) -> anyhow::Result<()> {
-        disk::write_link(&self.layout.current(), &format!("releases/{}", txn.from))?;
+        let folder = self.whole(txn)?;
+        disk::write_link(&self.layout.current(), &format!("releases/{}", folder.id()))?;
         self.arm()
+    }
+
+    /// The release to go back to: the one that was committed last, and the one before it where a disk has spoiled that.
+    fn whole(&self, txn: &Txn) -> anyhow::Result<Folder> {
+        let open = |id: &str| Folder::open(&self.layout.releases().join(id)).with_context(|| id.to_owned());
+        open(&txn.from).or_else(|error| match &txn.previous {
+            Some(previous) => open(previous).map_err(|_| error),
+            None => Err(error),
+        })
     }
 
     /// Has systemd look after the record, whatever becomes of us.
@@ -240,3 +263,7 @@ fn keep_recovery(steps: &mut Vec<Step>, layout: &Layout) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "swap_tests.rs"]
+mod tests;

@@ -29,7 +29,9 @@ mod suspend;
 mod threats;
 mod two_owners;
 mod update;
+mod update_bad;
 mod update_cut_off;
+mod update_state;
 mod usage;
 mod words;
 
