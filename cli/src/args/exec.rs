@@ -46,6 +46,10 @@ pub struct ExecArgs {
     /// Environment, besides the worker's own: KEY=VALUE, or KEY to copy it from here
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub env: Vec<OsString>,
+    /// Who the program is to be: the one user that the worker has, by name or number (its owner; root where it was run
+    /// with --user root); every other one is refused
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
     /// Working directory inside [default: the worker's own]
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<PathBuf>,

@@ -64,6 +64,7 @@ fn open(args: &ExecArgs) -> anyhow::Result<ExecOpen> {
         stdin: args.interactive,
         terminal: args.tty.then(terminal::size),
         acknowledge: true,
+        user: args.user.clone().unwrap_or_default(),
     })
 }
 

@@ -69,7 +69,7 @@ impl Opened {
         if instead(Verb::Exec, view.phase).is_some() {
             return Err(not_running(&entry, view.phase));
         }
-        let program = program::of(&open, &entry.spec, shared.owner.as_str()).map_err(crate::supervisor::invalid)?;
+        let program = program::of(&open, &entry.spec, &owner_ids(shared)).map_err(crate::supervisor::invalid)?;
         let terminal = open.terminal.as_ref().map(size).transpose()?;
         let session = match open.session {
             OWN => u64::from_le_bytes(random()?).max(1),
@@ -164,4 +164,10 @@ fn cut_off(entry: &Entry, error: &LinkError) -> Problem {
         _ => Problem::new(Reason::Internal, format!("worker {name} cannot be reached: {error}"))
             .hint("see the daemon's log"),
     }
+}
+
+/// The daemon is its owner's.
+fn owner_ids(shared: &Shared) -> program::Ids<'_> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    program::Ids { name: shared.owner.as_str(), uid, gid }
 }

@@ -123,6 +123,18 @@ pub enum SpecError {
         "unknown user {0:?}: a worker is its owner, or `root` (the owner's numbers show as 0); there are no others"
     )]
     User(String),
+    /// Not the one user that a worker has.
+    #[error(
+        "no user {asked:?} in this worker: it has {name} ({uid}) alone, for one id of yours is all that it was given; `run --user root` shows that as root"
+    )]
+    OtherUser {
+        /// As given.
+        asked: String,
+        /// The one that it has.
+        name: String,
+        /// Its number.
+        uid: u32,
+    },
     /// Not a signal.
     #[error("bad signal {0}: use a standard signal, 1 to {SIGNAL_MAX}")]
     Signal(u32),
@@ -360,7 +372,7 @@ fn log(bytes: u64, files: u32) -> Result<(u64, u32), SpecError> {
 }
 
 /// What was given, short enough for a message.
-pub(super) fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     const CHARS_MAX: usize = 64;
     let text = String::from_utf8_lossy(bytes);
     match text.char_indices().nth(CHARS_MAX) {

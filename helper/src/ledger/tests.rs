@@ -118,6 +118,44 @@ fn only_a_network_without_addresses_is_forgotten() {
     assert_eq!(ledger.subnets(OWNER, Network::Bridge).len(), 0);
 }
 
+/// Two owners of one pool ask for networks of their own side by side, and give them back again.
+#[test]
+fn t22_allocators_that_race_never_overlap() {
+    const ROUNDS: u64 = 5_000;
+    let (rules, ledger) = (rules(), std::sync::Mutex::new(Ledger::default()));
+    let held = std::sync::Mutex::new(BTreeMap::<Start, Subnet>::new());
+    std::thread::scope(|scope| {
+        for uid in [1000, 1001] {
+            let (rules, ledger, held) = (&rules, &ledger, &held);
+            scope.spawn(move || {
+                let owner = rules.owner(Uid(uid)).unwrap();
+                for round in 0..ROUNDS {
+                    let network = Network::Named(format!("n{}", round % 7).parse().unwrap());
+                    let mut ledger = ledger.lock().unwrap();
+                    let (address, mark) = ledger.place(owner, network, None).unwrap();
+                    let start =
+                        Start { owner: owner.uid, worker: WorkerId::from_random(round), generation: Generation(1) };
+                    let one = Attachment { start, network, mark, address, ..attachment(round, "10.88.0.2", &[]) };
+                    assert!(ledger.enter(one));
+                    let range = place::range_of(address);
+                    let mut held = held.lock().unwrap();
+                    let others = held.iter().filter(|(other, _)| other.owner != owner.uid);
+                    assert!(others.into_iter().all(|(_, other)| !other.overlaps(range)), "{range} is another owner's");
+                    held.insert(start, range);
+                    if round % 3 == 2 {
+                        let (start, _) = held.iter().find(|(held, _)| held.owner == owner.uid).unwrap();
+                        let start = *start;
+                        held.remove(&start);
+                        let struck = ledger.strike(start).unwrap();
+                        ledger.rested(struck.address);
+                    }
+                }
+            });
+        }
+    });
+    assert!(held.lock().unwrap().len() > 1000);
+}
+
 #[test]
 fn only_links_that_exist_are_looked_for() {
     let mut ledger = Ledger::default();

@@ -134,7 +134,7 @@ const NO_RANGES: &[&str] = &[
 ];
 
 #[test]
-fn networks_that_cannot_be_are_refused_and_change_nothing() -> Result {
+fn t22_networks_that_cannot_be_are_refused_and_change_nothing() -> Result {
     on_installed(|host| {
         let alice = host.alice();
         let list = alice.holdfast("network ls --json")?.ok()?.text();

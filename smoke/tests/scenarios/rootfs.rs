@@ -129,6 +129,25 @@ print(*[line.split()[1] for line in open('/proc/self/status') if line.startswith
         ensure!(beside.text() == expected, "{beside}");
         let nested = alice.holdfast("exec r unshare --user true")?;
         ensure!(nested.code != 0, "{nested}");
+        // As whom a program runs beside it can be said, and only as it is.
+        alice.holdfast("run -d --name mine --net none -- sleep 60")?.ok()?;
+        for (worker, user, uid) in
+            [("r", "root", "0"), ("r", "0:0", "0"), ("mine", "alice", "1000"), ("mine", "1000:1000", "1000")]
+        {
+            ensure!(
+                alice.holdfast(&format!("exec --user {user} {worker} id -u"))?.ok()?.text() == uid,
+                "{user} in {worker}"
+            );
+        }
+        for (worker, user, has) in [
+            ("r", "alice", "root (0)"),
+            ("mine", "root", "alice (1000)"),
+            ("mine", "0", "--user root"),
+            ("mine", "1000:33", "alice"),
+            ("mine", "bob", "alice"),
+        ] {
+            alice.holdfast(&format!("exec -u {user} {worker} true"))?.refuses(125, &[has, user])?;
+        }
         for user in ["bob", "1000", "33:33"] {
             alice.holdfast(&format!("run --rm --user {user} -- true"))?.refuses(2, &["owner", "root"])?;
         }
