@@ -4,11 +4,13 @@ use crate::args::JsonArgs;
 use crate::caller::Caller;
 use crate::client;
 use crate::out;
+use crate::update::notice::{self, Notice};
 use crate::view::cell;
 use crate::view::json::{self, VersionJson};
 use holdfast_proto::VERSION;
 use holdfast_proto::daemon::StatusRequest;
 use holdfast_proto::layout::Layout;
+use jiff::Timestamp;
 use std::process::ExitCode;
 
 /// Says what runs of Holdfast itself. Something unhealthy is told, and is no failure of this verb.
@@ -19,8 +21,9 @@ pub fn status(args: &JsonArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     let reply = client::with_daemon(caller, async |daemon| {
         Ok(daemon.ask(async |mut rpc| rpc.status(StatusRequest {}).await).await?)
     })?;
+    let notice = notice::read(&Layout::system(), Timestamp::now());
     if args.json {
-        out::json(&json::status(&reply, release()))?;
+        out::json(&json::status(&reply, release(), &notice))?;
         return Ok(ExitCode::SUCCESS);
     }
     let rows = json::programs(&reply).into_iter().map(|program| {
@@ -42,7 +45,18 @@ pub fn status(args: &JsonArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
         reply.workers_live,
         reply.workers_failed
     ))?;
+    tell_updates(&notice)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn tell_updates(notice: &Notice) -> std::io::Result<()> {
+    if let Some((version, seen)) = &notice.available {
+        out::line(&format!("Update   {} is there (seen {seen:.0}): sudo holdfast update", cell(version, 40)))?;
+    }
+    if let Some(since) = notice.expired {
+        out::line(&format!("Expired  a newer release was due on {since:.0}: holdfast update --check"))?;
+    }
+    Ok(())
 }
 
 /// Prints the version of this command, and the installed release's name.

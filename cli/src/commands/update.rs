@@ -1,5 +1,6 @@
 //! `holdfast update`: the newer release, or the one before.
 
+mod bar;
 mod recover;
 
 use super::system;
@@ -12,6 +13,7 @@ use crate::update::collect;
 use crate::update::config::{self, Trust};
 use crate::update::courier::Courier;
 use crate::update::error::UpdateError;
+use crate::update::notice;
 use crate::update::offer::{self, Offer};
 use crate::update::receipt::{self, Receipt};
 use crate::update::state::{self, HostState, Txn};
@@ -136,6 +138,9 @@ fn is_newer(offer: &Offer, state: &HostState) -> bool {
 fn check(args: &UpdateArgs, layout: &Layout) -> anyhow::Result<ExitCode> {
     let state = need_state(layout)?;
     let (_, _, offer) = ask(args, layout, &state).map_err(into_stop_unless(args.json))?;
+    if Uid::effective().is_root() && args.to.is_none() {
+        notice::remember(layout, &offer, Timestamp::now())?;
+    }
     let newer = is_newer(&offer, &state);
     let result = if newer { "available" } else { "current" };
     let mut receipt = Receipt::new(result, Some(state.current.to_string()), Some(offer.signed.id.to_string()));
@@ -221,6 +226,9 @@ fn change(
         let (_, courier, offer) = ask(args, layout, &state).map_err(&stop)?;
         // Keys that were revoked stay so, whatever becomes of the release.
         state::raise_floor(layout, offer.seen)?;
+        if args.to.is_none() {
+            notice::remember(layout, &offer, Timestamp::now())?;
+        }
         let wanted = if args.to.is_some() { offer.signed.id != state.current } else { is_newer(&offer, &state) };
         if !wanted {
             return say(
@@ -265,9 +273,8 @@ fn bring(
 ) -> Result<Folder, UpdateError> {
     let release = &offer.signed.release;
     tell(&format!("{} from {}, signed by {}", offer.signed.id, offer.base, offer.signed.key));
-    stage::place(layout, courier, offer, &mut |file| {
-        tell(&format!("fetch {} ({} KiB)", file.name, file.size.div_ceil(1024)))
-    })?;
+    let mut shown = bar::Shown::default();
+    stage::place(layout, courier, offer, &mut |progress| shown.tell(progress))?;
     let place = layout.releases().join(offer.signed.id.as_str());
     let folder = Folder::open(&place)?;
     tell("try it as the owners");

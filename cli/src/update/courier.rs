@@ -3,8 +3,11 @@
 use super::error::UpdateError;
 use super::fetch;
 use crate::install::command;
+use crate::sys;
+use crate::view::plain;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,12 +17,15 @@ use std::time::{Duration, Instant};
 const NOBODY: u32 = 65534;
 /// How long one of the small files may take.
 pub const SMALL_MAX: Duration = Duration::from_secs(60);
-/// How long one program may take; the child ends one that crawls much earlier.
-pub const LARGE_MAX: Duration = Duration::from_secs(30 * 60);
+/// How long all files of a release may take together; the child ends one that crawls much earlier.
+pub const RELEASE_MAX: Duration = Duration::from_secs(60 * 60);
+/// How long a child may take to end once it has said everything.
+const END_MAX: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(5);
 /// How often a line that broke is taken up again, if something had come.
 const ATTEMPTS_MAX: u32 = 4;
 /// Most of what a child says that is repeated.
-const WORDS_BYTES_MAX: u64 = 2048;
+const WORDS_BYTES_MAX: usize = 2048;
 
 /// Sends for files.
 #[derive(Debug, Clone)]
@@ -35,6 +41,8 @@ impl Courier {
     /// # Errors
     /// Where the kernel does not say which program we are.
     pub fn new(proxy: Option<String>) -> io::Result<Self> {
+        // A child without rights gets no descriptor that whoever called root had open.
+        sys::close_on_exec_from(3)?;
         let as_nobody = nix::unistd::Uid::effective().is_root();
         Ok(Self { program: std::env::current_exe()?, as_nobody, proxy })
     }
@@ -45,7 +53,7 @@ impl Courier {
     /// Where it does not come whole, within `most` bytes and a minute.
     pub fn small(&self, url: &str, most: u64) -> Result<Vec<u8>, UpdateError> {
         let mut bytes = Vec::new();
-        self.bring(url, most, SMALL_MAX, &mut |piece| {
+        self.bring(url, most, Instant::now() + SMALL_MAX, &mut |piece| {
             bytes.extend(piece);
             Ok(())
         })?;
@@ -55,15 +63,15 @@ impl Courier {
     /// Passes a file on piece by piece. A line that breaks is taken up where it broke.
     ///
     /// # Errors
-    /// Where it does not come whole, within `most` bytes and `limit`, or `take` fails.
+    /// Where it does not come whole, within `most` bytes and before `deadline`, or `take` fails.
     pub fn bring(
         &self,
         url: &str,
         most: u64,
-        limit: Duration,
+        deadline: Instant,
         take: &mut dyn FnMut(&[u8]) -> Result<(), UpdateError>,
     ) -> Result<(), UpdateError> {
-        let (deadline, mut have) = (Instant::now() + limit, 0);
+        let mut have = 0;
         for attempt in 1.. {
             let before = have;
             match self.once(url, most, deadline, &mut have, take) {
@@ -86,18 +94,12 @@ impl Courier {
         take: &mut dyn FnMut(&[u8]) -> Result<(), UpdateError>,
     ) -> Result<(), UpdateError> {
         let failed = |error: io::Error| UpdateError::Unreachable(format!("{url}: {error}"));
+        let late = || UpdateError::TooSlow(format!("{url} did not come in time"));
         let mut child = Ended(self.spawn(url, most, *have).map_err(failed)?);
         let mut out = child.0.stdout.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let late = || UpdateError::TooSlow(format!("{url} did not come in time"));
-            let left = deadline.checked_duration_since(Instant::now()).ok_or_else(late)?;
-            let left = Timespec::try_from(left).map_err(|_| late())?;
-            let ready = rustix::event::poll(&mut [PollFd::new(&out, PollFlags::IN)], Some(&left));
-            if ready.map_err(|errno| failed(errno.into()))? == 0 {
-                return Err(late());
-            }
-            let count = out.read(&mut buffer).map_err(failed)?;
+            let count = read_before(&mut out, &mut buffer, deadline).map_err(failed)?.ok_or_else(late)?;
             if count == 0 {
                 break;
             }
@@ -107,18 +109,14 @@ impl Courier {
             }
             take(&buffer[..count])?;
         }
-        let mut words = String::new();
-        if let Some(err) = child.0.stderr.take() {
-            // Words only; without them the code still tells.
-            let _ = err.take(WORDS_BYTES_MAX).read_to_string(&mut words);
-        }
-        let words = words.trim().to_owned();
-        match child.0.wait().map_err(failed)?.code().and_then(|code| u8::try_from(code).ok()) {
+        let deadline = deadline.min(Instant::now() + END_MAX);
+        let words = child.words(deadline);
+        match child.code(deadline).map_err(failed)? {
             Some(0) => Ok(()),
             Some(fetch::NOT_THERE) => Err(UpdateError::NotThere(url.to_owned())),
             Some(fetch::TOO_SLOW) => Err(UpdateError::TooSlow(words)),
             Some(fetch::TOO_LARGE) => Err(UpdateError::TooLarge(words)),
-            _ => Err(UpdateError::Unreachable(words)),
+            _ => Err(UpdateError::Unreachable(if words.is_empty() { format!("{url}: it broke off") } else { words })),
         }
     }
 
@@ -139,8 +137,46 @@ impl Courier {
     }
 }
 
+/// Reads what is there, or waits for it until `deadline`; none where that has passed.
+fn read_before<R: Read + AsFd>(from: &mut R, buffer: &mut [u8], deadline: Instant) -> io::Result<Option<usize>> {
+    loop {
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Ok(None) };
+        let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+        match rustix::event::poll(&mut [PollFd::new(from, PollFlags::IN)], Some(&left)) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return from.read(buffer).map(Some),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// A child that does not outlive the call.
 struct Ended(Child);
+
+impl Ended {
+    /// What it says of itself, as far as it says it in time. Words only: without them its code still tells.
+    fn words(&mut self, deadline: Instant) -> String {
+        let Some(mut from) = self.0.stderr.take() else { return String::new() };
+        let mut words = vec![0; WORDS_BYTES_MAX];
+        let mut length = 0;
+        while let Ok(Some(count @ 1..)) = read_before(&mut from, &mut words[length..], deadline) {
+            length += count;
+        }
+        plain(String::from_utf8_lossy(&words[..length]).trim())
+    }
+
+    /// Its exit code, if it ends in time and by itself.
+    fn code(&mut self, deadline: Instant) -> io::Result<Option<u8>> {
+        while Instant::now() < deadline {
+            match self.0.try_wait()? {
+                Some(status) => return Ok(status.code().and_then(|code| u8::try_from(code).ok())),
+                None => std::thread::sleep(POLL),
+            }
+        }
+        Ok(None)
+    }
+}
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -149,3 +185,7 @@ impl Drop for Ended {
         let _ = self.0.wait();
     }
 }
+
+#[cfg(test)]
+#[path = "courier_tests.rs"]
+mod tests;

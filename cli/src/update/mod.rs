@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads what root trusts, [`courier`] has bytes brought by a child without rights ([`fetch`]), [`offer`]
 //! picks what verifies, [`stage`] puts it in place, [`preflight`] tries it as the owners, [`swap`] makes it the one that
-//! runs by the same steps that install it, checks it, and goes back if it fails; [`state`] is what a host remembers.
+//! runs by the same steps that install it, checks it, and goes back if it fails; [`state`] is what a host remembers, [`notice`] what of it `status` says.
 //! Never does: parse anything of a stranger as root before its signature was found good, run anything of a new release
 //! as root before the flip, touch a worker.
 
@@ -13,6 +13,7 @@ pub mod courier;
 pub mod error;
 pub mod fetch;
 pub mod leftover;
+pub mod notice;
 pub mod offer;
 pub mod preflight;
 pub mod receipt;

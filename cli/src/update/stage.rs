@@ -1,6 +1,6 @@
 //! Has an offered release brought, and puts it in place: each byte is checked while it is written to the file that stays.
 
-use super::courier::{Courier, LARGE_MAX};
+use super::courier::{Courier, RELEASE_MAX};
 use super::error::UpdateError;
 use super::offer::Offer;
 use crate::install::disk::{self, Change};
@@ -8,8 +8,20 @@ use holdfast_proto::layout::Layout;
 use holdfast_release::{Digest, Hasher, Refusal, ReleaseFile};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Instant;
 
-/// Puts the release below `releases`; `tell` hears of each file before it is fetched.
+/// How far the bringing has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress<'a> {
+    /// The file that comes now.
+    pub file: &'a ReleaseFile,
+    /// Bytes of all files that have come.
+    pub done: u64,
+    /// Bytes of all files.
+    pub whole: u64,
+}
+
+/// Puts the release below `releases`; `tell` hears of each file before it is fetched, and of each piece of it.
 ///
 /// # Errors
 /// Where a file does not come, or is not what was signed; nothing is left of it then.
@@ -17,16 +29,21 @@ pub fn place(
     layout: &Layout,
     courier: &Courier,
     offer: &Offer,
-    tell: &mut dyn FnMut(&ReleaseFile),
+    tell: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Change, UpdateError> {
     let releases = layout.releases();
     let disk_failed = |source| UpdateError::Disk { what: releases.display().to_string(), source };
     disk::remove_stages(&releases).map_err(disk_failed)?;
     need_room(&releases, offer)?;
+    let deadline = Instant::now() + RELEASE_MAX;
     disk::place(&offer.signed.id, &releases, |stage| {
+        let (mut done, whole) = (0, size(offer));
         for file in offer.signed.release.files() {
-            tell(file);
-            fetch(courier, offer, file, stage)?;
+            tell(Progress { file, done, whole });
+            fetch(courier, offer, file, stage, deadline, &mut |piece| {
+                done += piece;
+                tell(Progress { file, done, whole });
+            })?;
         }
         for (name, bytes) in &offer.small {
             let path = stage.join(name);
@@ -37,9 +54,13 @@ pub fn place(
     })
 }
 
+fn size(offer: &Offer) -> u64 {
+    offer.signed.release.files().iter().map(|file| file.size).sum()
+}
+
 /// The new release once more, so that a full disk is met here and not in the middle.
 fn need_room(releases: &Path, offer: &Offer) -> Result<(), UpdateError> {
-    let wanted = 2 * offer.signed.release.files().iter().map(|file| file.size).sum::<u64>();
+    let wanted = 2 * size(offer);
     let about = rustix::fs::statvfs(releases);
     let about =
         about.map_err(|errno| UpdateError::Disk { what: releases.display().to_string(), source: errno.into() })?;
@@ -48,7 +69,14 @@ fn need_room(releases: &Path, offer: &Offer) -> Result<(), UpdateError> {
     if free < wanted { Err(UpdateError::NoSpace { at, wanted, free }) } else { Ok(()) }
 }
 
-fn fetch(courier: &Courier, offer: &Offer, file: &ReleaseFile, stage: &Path) -> Result<(), UpdateError> {
+fn fetch(
+    courier: &Courier,
+    offer: &Offer,
+    file: &ReleaseFile,
+    stage: &Path,
+    deadline: Instant,
+    passed: &mut dyn FnMut(u64),
+) -> Result<(), UpdateError> {
     let name = file.name.as_str();
     let wanted = offer.signed.sums.digest(name);
     let path = stage.join(name);
@@ -57,7 +85,13 @@ fn fetch(courier: &Courier, offer: &Offer, file: &ReleaseFile, stage: &Path) -> 
     let mut failed = None;
     let url = format!("{}/{name}", offer.base);
     let written = disk::create_file(&path, mode, |to| {
-        bring(courier, &url, file, wanted, to).map_err(|error| {
+        let mut check = Check { hasher: Hasher::default(), found: 0 };
+        let brought = courier.bring(&url, file.size, deadline, &mut |piece| {
+            check.add(piece);
+            passed(piece.len() as u64);
+            to.write_all(piece).map_err(|source| UpdateError::Disk { what: file.name.clone(), source })
+        });
+        brought.and_then(|()| check.is(file, wanted)).map_err(|error| {
             failed = Some(error);
             io::ErrorKind::Other.into()
         })
@@ -69,27 +103,28 @@ fn fetch(courier: &Courier, offer: &Offer, file: &ReleaseFile, stage: &Path) -> 
     }
 }
 
-fn bring(
-    courier: &Courier,
-    url: &str,
-    file: &ReleaseFile,
-    wanted: Option<Digest>,
-    to: &mut impl Write,
-) -> Result<(), UpdateError> {
-    let name = file.name.clone();
-    let (mut hasher, mut found) = (Hasher::default(), 0);
-    courier.bring(url, file.size, LARGE_MAX, &mut |piece| {
-        hasher.update(piece);
-        found += piece.len() as u64;
-        to.write_all(piece).map_err(|source| UpdateError::Disk { what: file.name.clone(), source })
-    })?;
-    if found != file.size {
-        return Err(Refusal::WrongSize { name, wanted: file.size, found }.into());
+/// What has come of one file.
+struct Check {
+    hasher: Hasher,
+    found: u64,
+}
+
+impl Check {
+    fn add(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        self.found += piece.len() as u64;
     }
-    let digest = hasher.finish();
-    match wanted {
-        Some(wanted) if wanted == digest => Ok(()),
-        Some(wanted) => Err(Refusal::WrongDigest { name, wanted, found: digest }.into()),
-        None => Err(Refusal::MissingFile { name, why: "SHA256SUMS does not name it" }.into()),
+
+    fn is(self, file: &ReleaseFile, wanted: Option<Digest>) -> Result<(), UpdateError> {
+        let (name, found) = (file.name.clone(), self.found);
+        if found != file.size {
+            return Err(Refusal::WrongSize { name, wanted: file.size, found }.into());
+        }
+        let digest = self.hasher.finish();
+        match wanted {
+            Some(wanted) if wanted == digest => Ok(()),
+            Some(wanted) => Err(Refusal::WrongDigest { name, wanted, found: digest }.into()),
+            None => Err(Refusal::MissingFile { name, why: "SHA256SUMS does not name it" }.into()),
+        }
     }
 }

@@ -118,7 +118,11 @@ impl Txn {
         Self::parse(&text).map(Some).context("txn")
     }
 
-    fn parse(text: &[u8]) -> anyhow::Result<Self> {
+    /// Reads the file's bytes.
+    ///
+    /// # Errors
+    /// Where it is not whole.
+    pub fn parse(text: &[u8]) -> anyhow::Result<Self> {
         let text = std::str::from_utf8(text)?;
         let (digest, json) = text.strip_suffix('\n').and_then(|line| line.split_once("  ")).context("it is cut off")?;
         anyhow::ensure!(digest.parse() == Ok(Digest::of(json.as_bytes())), "its digest does not fit");

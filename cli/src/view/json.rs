@@ -1,6 +1,7 @@
 //! The JSON documents of the contract ("Verbs"), field by field.
 
 use super::time::rfc3339;
+use crate::update::notice::Notice;
 use holdfast_proto::daemon::exit::How;
 use holdfast_proto::daemon::{
     Exit, HistoryEntry, InspectReply, Phase, ProgramStatus, Publish, StatusReply, Volume, Worker, WorkerSpec,
@@ -170,6 +171,7 @@ struct CountsJson {
 struct UpdateJson {
     available: bool,
     expired: bool,
+    version: Option<String>,
 }
 
 /// `version --json`.
@@ -232,14 +234,18 @@ pub fn inspect(reply: &InspectReply, of: &Worker) -> InspectJson {
 }
 
 /// What runs of Holdfast, the answering daemon first.
-pub fn status(reply: &StatusReply, release: Option<String>) -> StatusJson {
+pub fn status(reply: &StatusReply, release: Option<String>, notice: &Notice) -> StatusJson {
     StatusJson {
         version: reply.version.clone(),
         release,
         owner: reply.owner.clone(),
         programs: programs(reply),
         workers: CountsJson { live: reply.workers_live, failed: reply.workers_failed },
-        update: UpdateJson { available: false, expired: false },
+        update: UpdateJson {
+            available: notice.available.is_some(),
+            expired: notice.expired.is_some(),
+            version: notice.available.as_ref().map(|(version, _)| version.clone()),
+        },
     }
 }
 

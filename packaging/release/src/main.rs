@@ -4,6 +4,7 @@
 
 mod build;
 mod keys;
+mod serve;
 mod signing;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 ///        packaging/build out; holdfast-release build --version 1.4.0 --seq 17 --key-epoch 1 out
 ///        holdfast-release sign --key release-1.key out
 ///        holdfast-release verify --root root-1.pem --root root-2.pem --keyring keyring.json out
+/// To try what will be published from another host:  holdfast-release serve public --listen 192.0.2.1:8080
 ///
 /// Each signature may as well be made with openssl (docs/operations.md).
 #[derive(Parser)]
@@ -48,6 +50,8 @@ enum Command {
     },
     /// Check a signed release folder as a host would that never saw one
     Verify(signing::VerifyArgs),
+    /// Serve a source's folder by HTTP, to try a release before it is published
+    Serve(serve::ServeArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -58,5 +62,6 @@ fn main() -> anyhow::Result<()> {
         Command::Build(args) => build::complete(args, now),
         Command::Sign { key, what } => signing::sign(&key, &what),
         Command::Verify(args) => signing::verify(&args, now),
+        Command::Serve(args) => serve::run(&args),
     }
 }

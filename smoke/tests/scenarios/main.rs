@@ -31,6 +31,7 @@ mod two_owners;
 mod update;
 mod update_bad;
 mod update_cut_off;
+mod update_http;
 mod update_state;
 mod usage;
 mod words;

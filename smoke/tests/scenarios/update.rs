@@ -10,7 +10,7 @@ use std::time::Duration;
 /// An update restarts three programs and watches them; on a loaded machine that takes its time.
 pub const UPDATE_MAX: Duration = Duration::from_secs(240);
 
-fn update(host: &Host, arguments: &str) -> Result<Output> {
+pub fn update(host: &Host, arguments: &str) -> Result<Output> {
     host.root().run_within(UPDATE_MAX, &format!("holdfast update {arguments}"))
 }
 
