@@ -8,6 +8,7 @@ use crate::ledger::{Attachment, Ledger};
 use crate::net::{Net, NetError, Traffic};
 use crate::netns::{self, NetnsError};
 use crate::policy::{LaunchRequest, Permit, Refusal, judge, judge_network};
+use crate::prefix6::{NETWORK6_BITS, gateway6};
 use crate::rules::NETWORK_PREFIX;
 use crate::rules_file::RulesFile;
 use crate::subnet::Subnet;
@@ -130,14 +131,22 @@ impl Helper {
         owner: Uid,
         network: Network,
         wish: Option<Subnet>,
-    ) -> Result<Vec<Subnet>, LaunchError> {
+    ) -> Result<Vec<String>, LaunchError> {
         self.learn_foreign(owner, network).await?;
         let mut rules = lock(&self.rules);
         let rules = rules.current().map_err(|error| LaunchError::NoRules(error.to_string()))?;
         let ledger = lock(&self.ledger);
         let first = judge_network(owner, network, wish, (rules, &ledger))?;
-        let subnets = ledger.subnets(owner, network);
-        Ok(if subnets.is_empty() { vec![first] } else { subnets })
+        let mut subnets = ledger.subnets(owner, network);
+        if subnets.is_empty() {
+            subnets.push(first);
+        }
+        let prefix = rules.owner(owner).and_then(|owner| owner.pool6).filter(|_| ledger.host6());
+        let both = subnets.iter().flat_map(|four| {
+            let six = prefix.map(|prefix| format!("{}/{NETWORK6_BITS}", prefix.network(*four)));
+            std::iter::once(four.to_string()).chain(six)
+        });
+        Ok(both.collect())
     }
 
     /// What went over the links of one owner's workers.
@@ -166,6 +175,10 @@ impl Helper {
             match launched {
                 Err(LaunchError::Net(NetError::PortInUse(port))) if permit.chose(&port) && tries < PORT_TRIES_MAX => {
                     request.avoid.insert((port.proto, port.host));
+                }
+                // Again, without: the ledger gives none until the host changes. The link of this try may linger.
+                Err(LaunchError::Net(NetError::NoIpv6)) if lock(&self.ledger).forget_host6() => {
+                    request.nonce = request.nonce.wrapping_add(1);
                 }
                 outcome => return outcome,
             }
@@ -265,11 +278,16 @@ impl Helper {
     async fn wire(&self, permit: &Permit, netns: netns::Netns) -> Result<Wiring, LaunchError> {
         let Some(attachment) = permit.attachment().cloned() else { return Ok(Wiring::default()) };
         let net = self.net.as_ref().ok_or(LaunchError::NoCapability)?;
-        let wiring = Wiring {
+        let gateway = Subnet::around(attachment.address, NETWORK_PREFIX).gateway();
+        let mut wiring = Wiring {
             link: crate::net::INSIDE.to_owned(),
             addresses: vec![(attachment.address.into(), 32)],
-            gateways: vec![Subnet::around(attachment.address, NETWORK_PREFIX).gateway().into()],
+            gateways: vec![gateway.into()],
         };
+        if let Some(address6) = attachment.address6 {
+            wiring.addresses.push((address6.into(), 128));
+            wiring.gateways.push(gateway6(attachment.address).into());
+        }
         net.ask(move |kernel| kernel.wire(&attachment, &netns.into_fd())).await?;
         lock(&self.ledger).link(permit.start());
         Ok(wiring)

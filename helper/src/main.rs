@@ -16,6 +16,7 @@ mod netns;
 mod notify;
 mod peer;
 mod policy;
+mod prefix6;
 mod rules;
 mod rules_file;
 mod serve;

@@ -7,16 +7,19 @@
 //! uid = 1000                    # what counts: the uid that the kernel shows; required, not 0
 //! networks = ["none", "bridge"] # also "host", the host's own network; may be empty
 //! pool = "10.88.0.0/16"         # each network of the owner gets a /22 of it; private, /8 to /22; may be shared
+//! pool6 = "fd12:3456:789a::/48" # each /22 of those has a /64 of this; absent: no IPv6. No two owners share one
 //! ports = ["1024-65535"]        # host ports that may be published: "N" or "N-M"
 //! bind = ["0.0.0.0"]            # host addresses that may be published on; 0.0.0.0: all of them
 //! networks_max = 32             # named networks that hold addresses at once
 //! workers_max = 2000            # attached at once
 //! ports_max = 4000              # published at once
-//! egress = "open"               # the only one so far: everything but the host's own services and 169.254.0.0/16
+//! egress = "open"               # the only one so far: everything but the host's own services, link-local addresses and
+//!                               # metadata services
 //! ```
 //!
 //! Everything but `uid` has the default shown. Unknown words are refused: a misspelt limit is no limit.
 
+use crate::prefix6::Prefix6;
 use crate::subnet::Subnet;
 use crate::words::{Network, Uid};
 use holdfast_proto::words::OwnerName;
@@ -58,6 +61,8 @@ pub struct Owner {
     pub networks: Vec<Network>,
     /// Where the owner's networks lie.
     pub pool: Subnet,
+    /// The same of IPv6; absent: workers have none.
+    pub pool6: Option<Prefix6>,
     /// Host ports that may be published, each range not empty, none with 0.
     pub ports: Vec<RangeInclusive<u16>>,
     /// Host addresses that may be published on; 0.0.0.0 stands for all.
@@ -92,6 +97,9 @@ pub enum RulesError {
     /// Two sections with one uid.
     #[error("[owners.{0}] and [owners.{1}] have the same uid: keep one of them")]
     Twice(OwnerName, OwnerName),
+    /// Two sections with one prefix.
+    #[error("[owners.{0}] and [owners.{1}] have the same pool6: give each owner one of its own")]
+    Pool6Twice(OwnerName, OwnerName),
     /// Too many.
     #[error("{0} owners: at most {OWNERS_MAX} are served")]
     Many(usize),
@@ -111,6 +119,7 @@ struct Section {
     uid: u32,
     networks: Option<Vec<String>>,
     pool: Option<String>,
+    pool6: Option<String>,
     ports: Option<Vec<String>>,
     bind: Option<Vec<String>>,
     networks_max: Option<u32>,
@@ -147,6 +156,10 @@ impl FromStr for Rules {
             if let Some(other) = rules.owners.get(&owner.uid) {
                 return Err(RulesError::Twice(other.name.clone(), owner.name));
             }
+            let same6 = |other: &&Owner| other.pool6.is_some() && other.pool6 == owner.pool6;
+            if let Some(other) = rules.owners.values().find(same6) {
+                return Err(RulesError::Pool6Twice(other.name.clone(), owner.name));
+            }
             rules.owners.insert(owner.uid, owner);
         }
         Ok(rules)
@@ -169,11 +182,13 @@ impl Owner {
         let networks: Result<Vec<_>, _> = each(listed(&section.networks, &["none", "bridge"]));
         let ports: Result<Vec<_>, _> = listed(&section.ports, &["1024-65535"]).iter().map(|r| range(r)).collect();
         let bind: Result<Vec<_>, _> = listed(&section.bind, &["0.0.0.0"]).iter().map(|a| bind_address(a)).collect();
+        let pool6 = section.pool6.as_deref().map(|text| text.parse().map_err(|error| format!("{error}"))).transpose();
         Ok(Self {
             name: name.parse().map_err(|error| refuse("name", format!("{error}")))?,
             uid: Uid(section.uid),
             networks: networks.map_err(|why| refuse("networks", why))?,
             pool: pool(section.pool.as_deref().unwrap_or("10.88.0.0/16")).map_err(|why| refuse("pool", why))?,
+            pool6: pool6.map_err(|why| refuse("pool6", why))?,
             ports: ports.map_err(|why| refuse("ports", why))?,
             bind: bind.map_err(|why| refuse("bind", why))?,
             networks_max: section.networks_max.unwrap_or(32),
@@ -255,7 +270,8 @@ mod tests {
         assert_eq!((alice.pool.to_string().as_str(), alice.workers_max, alice.ports_max), ("10.88.0.0/16", 2000, 4000));
         assert!(alice.grants(1024) && alice.grants(65535) && !alice.grants(1023) && !alice.grants(0));
         assert_eq!(alice.grant(), "[\"1024-65535\"]");
-        assert_eq!(rules.owner(Uid(1001)), None);
+        assert_eq!((alice.pool6, rules.owner(Uid(1001))), (None, None));
+        assert!(owner("pool6 = \"fd12:3456:789a::/48\"").unwrap().owner(Uid(1000)).unwrap().pool6.is_some());
     }
 
     #[test]
@@ -289,6 +305,8 @@ mod tests {
             "workers_max = -1",
             "networks = [\"macvlan\"]",
             "networks = [\"shop\"]",
+            "pool6 = \"2001:db8::/48\"",
+            "pool6 = \"\"",
             "networks = \"bridge\"",
         ] {
             assert!(owner(line).is_err(), "{line:?} was taken");
@@ -302,6 +320,8 @@ mod tests {
         }
         let twice = "version = 1\n[owners.a]\nuid = 7\n[owners.b]\nuid = 7".parse::<Rules>();
         assert!(matches!(twice, Err(RulesError::Twice(..))));
+        let twice = "version = 1\n[owners.a]\nuid = 7\npool6 = \"fd12:3456:789a::/48\"\n[owners.b]\nuid = 8\npool6 = \"fd12:3456:789a::/48\"";
+        assert!(matches!(twice.parse::<Rules>(), Err(RulesError::Pool6Twice(..))));
         assert!("version = 1\n[owners.\"a b\"]\nuid = 7".parse::<Rules>().is_err());
     }
 

@@ -64,6 +64,7 @@ impl Prepared {
                 tracing::info!("this kernel has no tables that others cannot flush: the ruleset is watched");
                 rules_watch = Some(rules_watch::open()?);
             }
+            ledger.learn_host6(kernel.host6()?);
             net = Some(Net::start(kernel).map_err(step("start the network thread"))?);
         }
         let host_netns = netns::own().map_err(step("look at the own network namespace"))?;

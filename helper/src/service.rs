@@ -120,7 +120,7 @@ impl wire::helper_server::Helper for Service {
         let attachments = self.helper.attached(owner).into_iter().map(|attachment| wire::Attachment {
             worker: attachment.start.worker.to_string(),
             generation: attachment.start.generation.0,
-            addresses: vec![address(&attachment)],
+            addresses: addresses(&attachment),
             ports: attachment.ports.iter().map(port).collect(),
         });
         Ok(Response::new(wire::AttachedReply { attachments: attachments.collect() }))
@@ -135,7 +135,7 @@ impl wire::helper_server::Helper for Service {
         let network = request.network.parse().map_err(invalid)?;
         let subnets = self.helper.check_network(owner, network, range(&request.subnet)?).await;
         let subnets = subnets.map_err(|error| Status::from(launch_problem(&error)))?;
-        Ok(Response::new(wire::CheckNetworkReply { subnets: subnets.iter().map(ToString::to_string).collect() }))
+        Ok(Response::new(wire::CheckNetworkReply { subnets }))
     }
 
     async fn counters(&self, request: Request<wire::CountersRequest>) -> Result<Response<wire::CountersReply>, Status> {
@@ -204,13 +204,14 @@ fn reply(launched: Launched) -> wire::LaunchReply {
     let attachment = launched.attachment.as_ref();
     wire::LaunchReply {
         shim_pid: launched.shim_pid,
-        addresses: attachment.map(address).into_iter().collect(),
+        addresses: attachment.map(addresses).unwrap_or_default(),
         ports: attachment.map(|a| a.ports.iter().map(port).collect()).unwrap_or_default(),
     }
 }
 
-fn address(attachment: &Attachment) -> String {
-    format!("{}/32", attachment.address)
+fn addresses(attachment: &Attachment) -> Vec<String> {
+    let four = std::iter::once(format!("{}/32", attachment.address));
+    four.chain(attachment.address6.map(|six| format!("{six}/128"))).collect()
 }
 
 fn port(port: &Port) -> wire::Port {
@@ -250,7 +251,9 @@ fn launch_problem(error: &LaunchError) -> Problem {
         LaunchError::Net(NetError::Blocked(_)) => (Reason::Host, ""),
         LaunchError::Net(NetError::Busy | NetError::Gone) => (Reason::Unavailable, "try again in a moment"),
         LaunchError::Net(NetError::Deadline) => (Reason::Deadline, "try again"),
-        LaunchError::Net(NetError::Kernel { .. }) => (Reason::Host, "holdfast doctor says what this host lacks"),
+        LaunchError::Net(NetError::Kernel { .. } | NetError::NoIpv6) => {
+            (Reason::Host, "holdfast doctor says what this host lacks")
+        }
         LaunchError::Netns(_) => (Reason::Unavailable, "restart the owner's launcher"),
         LaunchError::Orders(_) => (Reason::NoSpace, "try again; the host may be short of memory"),
     };

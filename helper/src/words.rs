@@ -2,7 +2,7 @@
 
 use holdfast_proto::words::{Generation, NetworkName, WorkerId};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// A uid as the kernel told it (SO_PEERCRED, NS_GET_OWNER_UID): never one from a request.
@@ -110,6 +110,8 @@ pub struct Tag {
     pub network: Network,
     /// The worker's address.
     pub address: Ipv4Addr,
+    /// The one of IPv6, where it has one.
+    pub address6: Option<Ipv6Addr>,
 }
 
 /// A word of ours that cannot be read back.
@@ -183,7 +185,9 @@ impl FromStr for Tag {
         let value = |key: &str| text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         let parsed = || {
             let start = text.strip_prefix("holdfast ")?.parse().ok()?;
-            Some(Self { start, network: value("network")?.parse().ok()?, address: value("address")?.parse().ok()? })
+            let address6 = value("address6").map(str::parse).transpose().ok()?;
+            let (network, address) = (value("network")?.parse().ok()?, value("address")?.parse().ok()?);
+            Some(Self { start, network, address, address6 })
         };
         parsed().ok_or_else(|| bad("tag", text, "ours start with \"holdfast owner=\""))
     }
@@ -229,7 +233,8 @@ impl fmt::Display for Start {
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "holdfast {} network={} address={}", self.start, self.network, self.address)
+        write!(f, "holdfast {} network={} address={}", self.start, self.network, self.address)?;
+        self.address6.map_or(Ok(()), |address6| write!(f, " address6={address6}"))
     }
 }
 
@@ -310,9 +315,11 @@ mod tests {
             Start { owner: Uid(u32::MAX), worker: WorkerId::from_random(u64::MAX), generation: Generation(u64::MAX) };
         let name = "n".repeat(32).parse().unwrap();
         for network in [Network::Bridge, Network::Named(name)] {
-            let tag = Tag { start, network, address: Ipv4Addr::new(255, 255, 255, 255) };
-            assert_eq!(tag.to_string().parse(), Ok(tag));
-            assert!(tag.to_string().len() < 255);
+            for address6 in [None, Some(Ipv6Addr::from_bits(u128::MAX))] {
+                let tag = Tag { start, network, address: Ipv4Addr::new(255, 255, 255, 255), address6 };
+                assert_eq!(tag.to_string().parse(), Ok(tag));
+                assert!(tag.to_string().len() < 255);
+            }
         }
     }
 

@@ -35,6 +35,23 @@ impl<'h> Outside<'h> {
         Ok(Self { host })
     }
 
+    /// The host's own IPv6 address on the wire, after [`Outside::speak_ipv6`].
+    pub const HOST6: &'static str = "2001:db8:1::1";
+    /// The client's.
+    pub const CLIENT6: &'static str = "2001:db8:1::2";
+    /// The server's, far away.
+    pub const SERVER6: &'static str = "2001:db8:7::7";
+
+    /// Gives both ends of the wire IPv6 as well (RFC 3849 prefixes). Whether the host forwards it, the scenario says.
+    pub fn speak_ipv6(&self) -> Result {
+        let script = "set -e
+            ip -6 address add 2001:db8:1::1/64 dev uplink nodad
+            ip -n outside -6 address add 2001:db8:1::2/64 dev wire nodad
+            ip -n outside -6 address add 2001:db8:7::7/128 dev lo nodad
+            ip -6 route add default via 2001:db8:1::2";
+        self.host.root().run(script)?.ok().map(drop)
+    }
+
     /// Runs a command line there, as root.
     pub fn run(&self, line: &str) -> Result<Output> {
         self.host.root().run(&self.line(line))

@@ -123,7 +123,8 @@ fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyh
     let account = owner_account(args.owner.as_deref())?;
     let ports = args.ports.as_deref().map(rules::parse_ports).transpose().map_err(|e| Stop::usage(e.to_string()))?;
     let folder = open_folder(args.from.as_deref())?;
-    let request = Request { ports: ports.unwrap_or_default(), now: jiff::Timestamp::now() };
+    let (ports, pool6) = (ports.unwrap_or_default(), rules::fresh_prefix()?);
+    let request = Request { ports, pool6, now: jiff::Timestamp::now() };
     let decide = || -> anyhow::Result<(Facts, Plan)> {
         let facts = facts::gather(layout, commands, &folder, account.clone())?;
         let plan = plan::plan(&facts, &request, layout).map_err(|refusal| Stop::refused(refusal.to_string()))?;

@@ -2,6 +2,7 @@
 
 use super::facts::{Answers, Facts, RulesFile};
 use super::{Check, Level, release};
+use crate::install::ipv6::Forwards6;
 use std::collections::BTreeSet;
 
 /// Oldest kernel that works.
@@ -18,6 +19,7 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
     all.extend(facts.releases.as_ref().map(release::judge));
     all.extend(programs(facts));
     all.push(forwarding(facts));
+    all.push(ipv6(facts));
     all.push(ports(facts));
     all
 }
@@ -138,10 +140,15 @@ fn rules(facts: &Facts) -> Check {
 
 /// Whether a section of the rules has this uid.
 fn listed(text: &str, uid: u32) -> Result<bool, String> {
+    Ok(section(text, uid)?.is_some())
+}
+
+/// The section of the rules that has this uid.
+fn section(text: &str, uid: u32) -> Result<Option<toml::Value>, String> {
     let rules: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
     let owners = rules.get("owners").and_then(toml::Value::as_table);
-    let uids = owners.into_iter().flat_map(|owners| owners.values()).filter_map(|section| section.get("uid"));
-    Ok(uids.into_iter().any(|found| found.as_integer() == Some(uid.into())))
+    let of_uid = |section: &&toml::Value| section.get("uid").and_then(toml::Value::as_integer) == Some(uid.into());
+    Ok(owners.into_iter().flat_map(|owners| owners.values()).find(of_uid).cloned())
 }
 
 fn programs(facts: &Facts) -> Vec<Check> {
@@ -188,6 +195,32 @@ fn forwarding(facts: &Facts) -> Check {
             "workers on a bridge do not reach the outside, nor it them, until the rule that is named is added",
         ),
         _ => Check::warn(NAME, "not known", "the helper does not answer"),
+    }
+}
+
+/// Without it workers run all the same, by IPv4.
+fn ipv6(facts: &Facts) -> Check {
+    const NAME: &str = "IPv6";
+    let alone = |why: &str| format!("{why}: workers have IPv4 alone");
+    let text = facts.rules.as_ref().and_then(|rules| rules.text.as_deref());
+    let prefix = text.and_then(|text| Some(section(text, facts.uid).ok()??.get("pool6").is_some()));
+    match facts.forwards6 {
+        None => Check::warn(NAME, "not known", "run doctor on the host itself"),
+        Some(Forwards6::Absent) => {
+            Check::warn(NAME, alone("this kernel has it switched off"), "boot without ipv6.disable=1 to have it")
+        }
+        Some(Forwards6::Off) => Check::warn(
+            NAME,
+            alone("this host does not forward it (net.ipv6.conf.all.forwarding is 0)"),
+            "`sudo holdfast system install` switches it on for workers; without an install root does it by sysctl",
+        ),
+        Some(_) if prefix == Some(false) => Check::warn(
+            NAME,
+            alone("the owner's section of the rules has no pool6"),
+            "add a line as pool6 = \"fd12:3456:789a::/48\", with 40 random bits after fd",
+        ),
+        Some(Forwards6::Workers) => Check::ok(NAME, "forwarded for workers alone"),
+        Some(Forwards6::Router) => Check::ok(NAME, "forwarded, as by a router: somebody else switched it on"),
     }
 }
 

@@ -12,6 +12,7 @@ fn healthy() -> Facts {
         probe: Some(Ok(())),
         cgroup_controllers: Some(vec!["cpu".into(), "memory".into()]),
         nftables: Some(true),
+        forwards6: Some(Forwards6::Workers),
         systemd: Some(252),
         installed: true,
         owner: Some("alice".into()),
@@ -19,7 +20,7 @@ fn healthy() -> Facts {
         rules: Some(RulesFile {
             path: "/etc/holdfast/rules.toml".into(),
             mode: 0o644,
-            text: Some("version = 1\n[owners.alice]\nuid = 1000\n".into()),
+            text: Some("version = 1\n[owners.alice]\nuid = 1000\npool6 = \"fd12:3456:789a::/48\"\n".into()),
             ..Default::default()
         }),
         listening: [("tcp".to_owned(), 22)].into(),
@@ -42,6 +43,21 @@ fn complaints(facts: &Facts) -> Vec<(Level, &'static str, String)> {
 fn a_healthy_host_has_nothing_to_complain_of() {
     assert_eq!(complaints(&healthy()), []);
     assert_eq!(worst(&examine(&healthy())), Level::Ok);
+}
+
+#[test]
+fn why_workers_have_no_ipv6_is_said() {
+    let mut facts = healthy();
+    for (forwards6, word) in [(Forwards6::Absent, "ipv6.disable"), (Forwards6::Off, "sysctl")] {
+        facts.forwards6 = Some(forwards6);
+        let check = found(&facts, "IPv6");
+        assert!(check.level == Level::Warn && check.found.contains("IPv4 alone"), "{check:?}");
+        assert!(check.advice.unwrap().contains(word));
+    }
+    facts.forwards6 = Some(Forwards6::Router);
+    assert_eq!(found(&facts, "IPv6").level, Level::Ok);
+    facts.rules.as_mut().unwrap().text = Some("version = 1\n[owners.alice]\nuid = 1000\n".into());
+    assert!(found(&facts, "IPv6").advice.unwrap().contains("pool6"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::release::{self, Releases};
 use crate::caller::Caller;
 use crate::client::{self, ANSWER_MAX, CallError, answer};
+use crate::install::ipv6::{self, Forwards6};
 use holdfast_proto::daemon::{ListRequest, Publish, StatusReply, StatusRequest};
 use holdfast_proto::layout::Layout;
 use std::collections::BTreeSet;
@@ -34,6 +35,8 @@ pub struct Facts {
     pub cgroup_controllers: Option<Vec<String>>,
     /// Whether the kernel has nf_tables, loaded or to be loaded; none where neither can be told.
     pub nftables: Option<bool>,
+    /// Who has IPv6 forwarded; none where nobody looked.
+    pub forwards6: Option<Forwards6>,
     /// Version of the systemd that runs as PID 1.
     pub systemd: Option<u32>,
     /// Whether `system install` was done.
@@ -112,6 +115,7 @@ pub fn gather(owner: Option<&str>) -> Facts {
             .find_map(|mount| read(Path::new(mount).join("cgroup.controllers")))
             .map(|text| text.split_whitespace().map(str::to_owned).collect()),
         nftables: nftables(),
+        forwards6: Some(ipv6::now()),
         systemd: systemd(),
         installed,
         releases: installed.then(|| release::look(&Layout::system())),

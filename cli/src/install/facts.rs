@@ -2,6 +2,7 @@
 
 use super::command::{Call, Commands};
 use super::disk;
+use super::ipv6::{self, Forwards6};
 use super::record::{Account, Installed};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
@@ -40,6 +41,8 @@ pub struct Machine {
     pub systemd: Option<u32>,
     /// Why the owner cannot make user namespaces, if so.
     pub user_namespaces: Result<(), String>,
+    /// Who has IPv6 forwarded.
+    pub forwards6: Forwards6,
 }
 
 /// What the plan needs to know of a release folder.
@@ -90,7 +93,8 @@ pub fn gather(layout: &Layout, commands: &dyn Commands, folder: &Folder, account
             units.insert(name.clone(), bytes);
         }
     }
-    let machine = Machine { systemd: systemd(layout, commands)?, user_namespaces: user_namespaces(commands, &account) };
+    let user_namespaces = user_namespaces(commands, &account);
+    let machine = Machine { systemd: systemd(layout, commands)?, user_namespaces, forwards6: ipv6::now() };
     let active = if machine.systemd.is_some() { active_units(commands)? } else { Vec::new() };
     Ok(Facts {
         machine,

@@ -1,6 +1,7 @@
 //! Decides what an install does: pure, from [`Facts`] to steps.
 
 use super::facts::{Facts, SYSTEMD_MIN};
+use super::ipv6::Forwards6;
 use super::record::{Account, Installed};
 use super::rules::{self, RulesRefusal};
 use super::step::Step;
@@ -30,6 +31,8 @@ const OVERFLOW_UID: u32 = 65534;
 pub struct Request {
     /// Ports to grant beside the default ones.
     pub ports: Vec<String>,
+    /// The IPv6 prefix of an owner who has none yet.
+    pub pool6: String,
     /// When it was asked.
     pub now: Timestamp,
 }
@@ -152,7 +155,8 @@ fn record(facts: &Facts, request: &Request) -> Installed {
 /// Parents first. All are root's, 0755.
 fn directories(layout: &Layout, owner: &OwnerName) -> Vec<Step> {
     let root = layout.root();
-    let system = ["usr/local/lib", "usr/local/bin", "etc/sysusers.d", "etc/tmpfiles.d"].map(|path| root.join(path));
+    let system = ["usr/local/lib", "usr/local/bin", "etc/sysusers.d", "etc/tmpfiles.d", "etc/sysctl.d"];
+    let system = system.map(|path| root.join(path));
     let ours = [
         layout.library(),
         layout.releases(),
@@ -190,16 +194,29 @@ fn config(facts: &Facts, request: &Request, after: &Installed, layout: &Layout) 
         Some(rules) => rules,
         None => conf("rules.toml")?,
     };
-    let rules = rules::extend(rules, &facts.account, &request.ports)?;
+    let rules = rules::extend(rules, &facts.account, &request.ports, &request.pool6)?;
     let record = after.text().map_err(|error| RulesRefusal::Form(error.to_string()))?;
     let etc = layout.root().join("etc");
     let write = |path, text: String| Step::Write { path, bytes: text.into_bytes() };
-    Ok(vec![
+    let mut steps = vec![
         write(layout.install_toml(), record),
         write(layout.rules_toml(), rules),
         write(etc.join("sysusers.d/holdfast.conf"), conf("holdfast.sysusers.conf")?.clone()),
         write(etc.join("tmpfiles.d/holdfast.conf"), tmpfiles(conf("holdfast.tmpfiles.conf")?, after)),
-    ])
+    ];
+    // What a router does is its administrator's choice, and serves workers as it is.
+    if matches!(facts.machine.forwards6, Forwards6::Off | Forwards6::Workers) {
+        steps.push(write(sysctl(layout), conf("holdfast.sysctl.conf")?.clone()));
+    }
+    if facts.machine.forwards6 == Forwards6::Off {
+        steps.push(Step::Forward6);
+    }
+    Ok(steps)
+}
+
+/// What has IPv6 of workers forwarded from the next boot on.
+pub fn sysctl(layout: &Layout) -> PathBuf {
+    layout.root().join("etc/sysctl.d/60-holdfast.conf")
 }
 
 /// The release's lines and one for every owner's directory of sockets.

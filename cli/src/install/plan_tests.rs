@@ -15,7 +15,12 @@ fn release(id: &str, units: &str) -> ReleaseFacts {
         "holdfast-launcher@.service",
         "holdfast-shutdown.service",
     ];
-    let conf = [("rules.toml", "version = 1\n"), ("holdfast.sysusers.conf", "u\n"), ("holdfast.tmpfiles.conf", "d\n")];
+    let conf = [
+        ("rules.toml", "version = 1\n"),
+        ("holdfast.sysusers.conf", "u\n"),
+        ("holdfast.tmpfiles.conf", "d\n"),
+        ("holdfast.sysctl.conf", "s\n"),
+    ];
     ReleaseFacts {
         id: id.to_owned(),
         version: "1.2.3".to_owned(),
@@ -28,7 +33,7 @@ fn release(id: &str, units: &str) -> ReleaseFacts {
 /// A machine where nothing is installed.
 fn fresh() -> Facts {
     Facts {
-        machine: Machine { systemd: Some(252), user_namespaces: Ok(()) },
+        machine: Machine { systemd: Some(252), user_namespaces: Ok(()), forwards6: Forwards6::Off },
         account: account("alice", 1000),
         release: release("r1", "v1"),
         installed: None,
@@ -40,7 +45,7 @@ fn fresh() -> Facts {
 }
 
 fn request() -> Request {
-    Request { ports: Vec::new(), now: Timestamp::UNIX_EPOCH }
+    Request { ports: Vec::new(), pool6: "fd12:3456:789a::/48".into(), now: Timestamp::UNIX_EPOCH }
 }
 
 /// The same machine after `facts` was installed and all runs.
@@ -55,6 +60,7 @@ fn after(facts: &Facts) -> Facts {
     Facts {
         rules: text("rules.toml"),
         current: Some(format!("releases/{}", facts.release.id)),
+        machine: Machine { forwards6: Forwards6::Workers, ..facts.machine.clone() },
         units: facts.release.units.clone(),
         active: start_order(&plan.installed),
         installed: Some(plan.installed),
@@ -191,4 +197,19 @@ fn hosts_and_owners_that_cannot_work_are_refused() {
 fn instances_belong_to_their_template() {
     assert_eq!(template_of("holdfastd@john.doe.service"), "holdfastd@.service");
     assert_eq!(template_of("holdfast-helper.socket"), "holdfast-helper.socket");
+}
+
+#[test]
+fn ipv6_is_forwarded_for_workers_unless_the_host_is_a_router_or_has_none() {
+    let does = |forwards6| {
+        let facts = Facts { machine: Machine { forwards6, ..fresh().machine }, ..fresh() };
+        let steps = decide(&facts).unwrap().steps;
+        let writes =
+            steps.iter().any(|step| matches!(step, Step::Write { path, .. } if path.ends_with("60-holdfast.conf")));
+        (writes, steps.contains(&Step::Forward6))
+    };
+    assert_eq!(does(Forwards6::Off), (true, true));
+    assert_eq!(does(Forwards6::Workers), (true, false));
+    assert_eq!(does(Forwards6::Router), (false, false));
+    assert_eq!(does(Forwards6::Absent), (false, false));
 }

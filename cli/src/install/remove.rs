@@ -2,11 +2,13 @@
 
 use super::command::{Call, Commands};
 use super::disk;
-use super::plan::{HELPER_ACCOUNT, HOST_UNITS, RECOVER_TIMER, RECOVER_UNIT, SHUTDOWN_UNIT, owner_units, tmpfiles};
+use super::plan::{
+    HELPER_ACCOUNT, HOST_UNITS, RECOVER_TIMER, RECOVER_UNIT, SHUTDOWN_UNIT, owner_units, sysctl, tmpfiles,
+};
 use super::record::{Account, Installed};
 use super::rules;
 use super::undo::{remove_directory, remove_foreign, remove_owner_runtime};
-use super::{facts, network};
+use super::{facts, ipv6, network};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -147,6 +149,7 @@ fn remove_host(layout: &Layout, commands: &dyn Commands, purge: bool, left: &mut
     for path in conf.into_iter().chain([layout.command(), layout.current(), layout.previous()]) {
         left.note(&path.display().to_string(), disk::remove_file(&path).map(drop).map_err(Into::into));
     }
+    left.note("forwarding of IPv6", forward_no_more(layout));
     left.note("releases", remove_tree(&layout.library()));
     left.note("links", network::remove_links(None).map_err(Into::into));
     left.note("table holdfast", network::remove_table().map_err(Into::into));
@@ -155,6 +158,11 @@ fn remove_host(layout: &Layout, commands: &dyn Commands, purge: bool, left: &mut
         left.note("state", purge_state(layout));
         left.note("account", remove_account(layout, commands));
     }
+}
+
+fn forward_no_more(layout: &Layout) -> anyhow::Result<()> {
+    let was_ours = disk::remove_file(&sysctl(layout))? == disk::Change::Made;
+    if was_ours && layout.is_system() { ipv6::for_nobody() } else { Ok(()) }
 }
 
 fn remove_unit_files(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<()> {

@@ -59,12 +59,12 @@ pub fn parse_ports(text: &str) -> Result<Vec<String>, RulesRefusal> {
         .collect()
 }
 
-/// The rules' text with a section for `account` that grants at least `ports` and the default ports.
-/// Where all is there already, the text is returned as it is.
+/// The rules' text with a section for `account` that grants at least `ports` and the default ports. A new section has
+/// the IPv6 prefix `pool6`. Where all is there already, the text is returned as it is.
 ///
 /// # Errors
 /// Where the text is not understood or speaks of another account.
-pub fn extend(text: &str, account: &Account, ports: &[String]) -> Result<String, RulesRefusal> {
+pub fn extend(text: &str, account: &Account, ports: &[String], pool6: &str) -> Result<String, RulesRefusal> {
     let form = |what: &str| RulesRefusal::Form(what.to_owned());
     let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| form(&error.to_string()))?;
     match document.get("version").and_then(Item::as_integer) {
@@ -85,7 +85,7 @@ pub fn extend(text: &str, account: &Account, ports: &[String]) -> Result<String,
         return Err(RulesRefusal::Twice { owner: name.to_owned(), other: other.to_owned(), uid: account.uid });
     }
     let fresh = !owners.contains_key(name);
-    let section = owners.entry(name).or_insert_with(|| Item::Table(new_section(account)));
+    let section = owners.entry(name).or_insert_with(|| Item::Table(new_section(account, pool6)));
     match uid_of(section) {
         Some(uid) if uid == i64::from(account.uid) => {}
         found => {
@@ -123,10 +123,29 @@ pub fn without(text: &str, name: &str) -> Result<String, RulesRefusal> {
     Ok(document.to_string())
 }
 
-fn new_section(account: &Account) -> Table {
+/// A new owner's prefix.
+///
+/// # Errors
+/// Where the kernel gives no random bytes.
+pub fn fresh_prefix() -> anyhow::Result<String> {
+    let mut bits = [0; 5];
+    getrandom::fill(&mut bits).map_err(|error| anyhow::anyhow!("the kernel gave no random bytes: {error}"))?;
+    Ok(private_prefix(bits))
+}
+
+fn new_section(account: &Account, pool6: &str) -> Table {
     let mut section = Table::new();
     section.insert("uid", value(i64::from(account.uid)));
+    section.insert("pool6", value(pool6));
     section
+}
+
+/// 40 random bits after `fd`, so that no two owners, on this host or others, have the same (RFC 4193).
+fn private_prefix([a, b, c, d, e]: [u8; 5]) -> String {
+    // Those that clouds answer in begin with a zero, or with 0x20 and one.
+    let a = if matches!(a, 0 | 0x20) { 0x68 } else { a };
+    let groups = [0xfd00 | u16::from(a), u16::from_be_bytes([b, c]), u16::from_be_bytes([d, e])];
+    format!("{}/48", std::net::Ipv6Addr::from([groups[0], groups[1], groups[2], 0, 0, 0, 0, 0]))
 }
 
 /// Adds what is missing of `ports`; where the section has no list yet, the defaults come first.
@@ -148,6 +167,8 @@ fn add_ports(section: &mut Table, ports: &[String]) -> Option<()> {
 mod tests {
     use super::*;
 
+    const POOL6: &str = "fd12:3456:789a::/48";
+    const OTHER6: &str = "fd12:3456:789b::/48";
     const DEFAULT: &str = include_str!("../../../packaging/rules.toml");
 
     fn account(name: &str, uid: u32) -> Account {
@@ -156,20 +177,21 @@ mod tests {
 
     #[test]
     fn an_owner_is_added_below_what_is_there() {
-        let once = extend(DEFAULT, &account("alice", 1000), &[]).unwrap();
+        let once = extend(DEFAULT, &account("alice", 1000), &[], POOL6).unwrap();
         assert!(once.starts_with(DEFAULT.trim_end()), "{once}");
-        assert!(once.ends_with("\n[owners.alice]\nuid = 1000\n"), "{once}");
-        assert_eq!(extend(&once, &account("alice", 1000), &[]).unwrap(), once);
-        let both = extend(&once, &account("b.ob", 1001), &["80".into()]).unwrap();
-        assert!(both.ends_with("\n[owners.\"b.ob\"]\nuid = 1001\nports = [\"1024-65535\", \"80\"]\n"), "{both}");
+        assert!(once.ends_with("\n[owners.alice]\nuid = 1000\npool6 = \"fd12:3456:789a::/48\"\n"), "{once}");
+        assert_eq!(extend(&once, &account("alice", 1000), &[], POOL6).unwrap(), once);
+        let both = extend(&once, &account("b.ob", 1001), &["80".into()], OTHER6).unwrap();
+        let section = "uid = 1001\npool6 = \"fd12:3456:789b::/48\"\nports = [\"1024-65535\", \"80\"]\n";
+        assert!(both.ends_with(&format!("\n[owners.\"b.ob\"]\n{section}")), "{both}");
         assert_eq!(without(&both, "b.ob").unwrap(), once);
     }
 
     #[test]
     fn what_the_administrator_wrote_stays() {
         let text = "version = 1 # ours\n\n[owners.alice] # she\nuid = 1000\nports = [\"2000-3000\"] # few\n";
-        assert_eq!(extend(text, &account("alice", 1000), &[]).unwrap(), text);
-        let more = extend(text, &account("alice", 1000), &["80".into(), "2000-3000".into()]).unwrap();
+        assert_eq!(extend(text, &account("alice", 1000), &[], POOL6).unwrap(), text);
+        let more = extend(text, &account("alice", 1000), &["80".into(), "2000-3000".into()], POOL6).unwrap();
         assert_eq!(more, text.replace("[\"2000-3000\"]", "[\"2000-3000\", \"80\"]"));
     }
 
@@ -186,8 +208,17 @@ mod tests {
             ("version = [", "not understood"),
             ("version = 1\n[owners.alice]\nuid = 1000\nports = 80\n", "no list"),
         ] {
-            let error = extend(text, &alice, &["80".into()]).expect_err(text).to_string();
+            let error = extend(text, &alice, &["80".into()], POOL6).expect_err(text).to_string();
             assert!(error.contains(part), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_private_and_no_cloud_s() {
+        assert_eq!(private_prefix([0x12, 0x34, 0x56, 0x78, 0x9a]), "fd12:3456:789a::/48");
+        for bits in [[0; 5], [0x20, 0, 0xce, 1, 2], [0xff; 5]] {
+            let prefix = private_prefix(bits);
+            assert!(!prefix.starts_with("fd00") && !prefix.starts_with("fd20") && prefix.starts_with("fd"), "{prefix}");
         }
     }
 

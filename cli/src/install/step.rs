@@ -2,9 +2,9 @@
 
 use super::command::{Call, CallError, Commands};
 use super::disk::{self, Change};
-use super::ready;
 use super::record::Account;
 use super::undo::{Again, Undo};
+use super::{ipv6, ready};
 use crate::update::census::Census;
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
@@ -45,6 +45,8 @@ pub enum Step {
         /// All of it.
         bytes: Vec<u8>,
     },
+    /// Have the kernel forward IPv6 of workers, and leave everything else about it as it is.
+    Forward6,
     /// Make the helper's account, by `systemd-sysusers`.
     Account {
         /// Its name.
@@ -146,6 +148,7 @@ impl fmt::Display for Step {
             Self::Place { id } => write!(f, "put the release {id} in place"),
             Self::Link { path, target } => write!(f, "point {} to {target}", path.display()),
             Self::Write { path, .. } => write!(f, "write {}", path.display()),
+            Self::Forward6 => f.write_str("have the kernel forward workers' IPv6 (nobody else's)"),
             Self::Account { name } => write!(f, "make the system account {name}"),
             Self::Units { files } => write!(f, "write {} unit files and have systemd read them", files.len()),
             Self::UnitPaths { paths } => {
@@ -180,6 +183,13 @@ impl Step {
             }
             Self::Link { path, target } => point(path, target),
             Self::Write { path, bytes } => write_all(&[(path.clone(), bytes)], false),
+            // The kernel is not below the root of a test.
+            Self::Forward6 if !host.layout.is_system() => Ok(Undo::Nothing),
+            Self::Forward6 => match ipv6::for_workers() {
+                Ok(()) => Ok(Undo::Forward6),
+                // Some of it may be done.
+                Err(cause) => Err(Interrupted { undo: Undo::Forward6, cause }.into()),
+            },
             Self::Account { name } => make_account(host, name),
             Self::Units { files } => write_units(host, files),
             Self::UnitPaths { paths } => {

@@ -4,6 +4,7 @@ use super::apply;
 use super::command::{Call, CallError, Commands, Said};
 use super::disk;
 use super::facts::{Facts, Machine, ReleaseFacts};
+use super::ipv6::Forwards6;
 use super::plan::{self, Request};
 use super::record::Account;
 use super::step::Host;
@@ -59,6 +60,7 @@ pub fn make_folder(at: &Path, version: &str) -> Folder {
     files.insert("rules.toml".into(), b"version = 1\n".to_vec());
     files.insert("holdfast.sysusers.conf".into(), b"u holdfast\n".to_vec());
     files.insert("holdfast.tmpfiles.conf".into(), b"d /run/holdfast\n".to_vec());
+    files.insert("holdfast.sysctl.conf".into(), b"net.ipv6.conf.all.forwarding = 1\n".to_vec());
     let listed: Vec<_> = files
         .iter()
         .map(|(name, bytes)| {
@@ -89,7 +91,7 @@ fn facts(layout: &Layout, folder: &Folder) -> Facts {
     let installed = super::facts::installed(layout).unwrap();
     let active = installed.as_ref().map(plan::start_order).unwrap_or_default();
     Facts {
-        machine: Machine { systemd: Some(252), user_namespaces: Ok(()) },
+        machine: Machine { systemd: Some(252), user_namespaces: Ok(()), forwards6: Forwards6::Off },
         account: Account { name: "alice".parse().unwrap(), uid: 1000, gid: 1000, home: "/home/alice".into() },
         release,
         installed,
@@ -101,7 +103,8 @@ fn facts(layout: &Layout, folder: &Folder) -> Facts {
 }
 
 fn install(layout: &Layout, folder: &Folder, commands: &Recorder) -> Result<(), apply::Failed> {
-    let request = Request { ports: vec!["80".into()], now: jiff::Timestamp::UNIX_EPOCH };
+    let request =
+        Request { ports: vec!["80".into()], pool6: "fd12:3456:789a::/48".into(), now: jiff::Timestamp::UNIX_EPOCH };
     let plan = plan::plan(&facts(layout, folder), &request, layout).unwrap();
     apply::apply(&plan.steps, &Host { layout, commands, folder, ready_max: Duration::from_millis(100) }, &mut |_| {})
 }

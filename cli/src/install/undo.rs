@@ -2,9 +2,9 @@
 
 use super::command::{Call, Commands, SYSTEMCTL_MAX};
 use super::disk;
-use super::network;
 use super::plan::HELPER_UNIT;
 use super::step::{FILE_MODE, Host, relisten};
+use super::{ipv6, network};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -30,6 +30,8 @@ pub enum Undo {
         /// Whether systemd has to be told.
         units: bool,
     },
+    /// Have IPv6 not forwarded.
+    Forward6,
     /// Remove an account that was made.
     RemoveAccount(String),
     /// Remove sockets and directories that systemd made.
@@ -86,6 +88,7 @@ impl Undo {
                 }
                 Ok(())
             }
+            Self::Forward6 => ipv6::off(),
             Self::RemoveAccount(name) => Ok(host.commands.run(&Call::new("/usr/sbin/userdel", [name])).map(drop)?),
             Self::RemoveUnitPaths(paths) => paths.iter().try_for_each(|path| match path.is_dir() {
                 true => remove_foreign(host.commands, path),

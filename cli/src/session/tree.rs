@@ -2,6 +2,7 @@
 
 use super::{Identity, Session};
 use crate::client::check_directories;
+use crate::install::rules::fresh_prefix;
 use anyhow::Context;
 use rustix::fs::{Gid, Mode, Uid};
 use std::io::{ErrorKind, Write};
@@ -88,19 +89,19 @@ fn write_rules(session: &Session) -> anyhow::Result<()> {
     let path = session.layout.rules_toml();
     let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
     match made {
-        Ok(mut file) => Ok(file.write_all(rules(session).as_bytes())?),
+        Ok(mut file) => Ok(file.write_all(rules_of(session, &fresh_prefix()?).as_bytes())?),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot make {}", path.display())),
     }
 }
 
 /// Everything but the uid has the contract's defaults (see `packaging/rules.toml` for the words).
-fn rules(session: &Session) -> String {
+fn rules_of(session: &Session, pool6: &str) -> String {
     let owner = &session.owner;
     let networks = if owner.is_root { r#"["none", "bridge"]"# } else { r#"["none", "host"]"# };
     format!(
         "# Holdfast: what each owner of this session may have. Read by holdfast-helper; again when it changes.\n\
-         version = 1\n\n[owners.\"{}\"]\nuid = {}\nnetworks = {networks}\n",
+         version = 1\n\n[owners.\"{}\"]\nuid = {}\nnetworks = {networks}\npool6 = \"{pool6}\"\n",
         owner.owner, owner.uid
     )
 }
@@ -147,8 +148,8 @@ mod tests {
 
     #[test]
     fn an_ordinary_users_rules_offer_no_bridge() {
-        assert!(rules(&session(true)).contains("bridge"));
-        assert!(!rules(&session(false)).contains("bridge"));
-        assert!(toml::from_str::<toml::Table>(&rules(&session(true))).is_ok());
+        assert!(rules_of(&session(true), "fd12:3456:789a::/48").contains("bridge"));
+        assert!(!rules_of(&session(false), "fd12:3456:789a::/48").contains("bridge"));
+        assert!(toml::from_str::<toml::Table>(&rules_of(&session(true), "fd12:3456:789a::/48")).is_ok());
     }
 }

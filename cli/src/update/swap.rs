@@ -10,7 +10,7 @@ use crate::install::plan::{self, HELPER_UNIT, Plan, RECOVER_TIMER, RECOVER_UNIT,
 use crate::install::ready;
 use crate::install::record::{Account, Installed};
 use crate::install::step::{FILE_MODE, Host, Program, Step};
-use crate::install::{apply, disk};
+use crate::install::{apply, disk, rules};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_release::{Folder, ReleaseId};
@@ -69,7 +69,8 @@ impl Swap<'_> {
     }
 
     fn plan_from(&self, facts: &facts::Facts) -> anyhow::Result<Plan> {
-        let request = Request { ports: Vec::new(), now: jiff::Timestamp::now() };
+        let (pool6, now) = (rules::fresh_prefix()?, jiff::Timestamp::now());
+        let request = Request { ports: Vec::new(), pool6, now };
         plan::plan(facts, &request, self.layout).map_err(anyhow::Error::from)
     }
 

@@ -156,7 +156,8 @@ impl Stand {
         host.version.replace(OLD.to_owned());
         let account = Account { name: "alice".parse().unwrap(), uid: 1000, gid: 1000, home: "/home/alice".into() };
         let facts = facts::gather(&layout, &host, &releases[0], account).unwrap();
-        let request = Request { ports: Vec::new(), now: jiff::Timestamp::UNIX_EPOCH };
+        let request =
+            Request { ports: Vec::new(), pool6: "fd12:3456:789a::/48".into(), now: jiff::Timestamp::UNIX_EPOCH };
         let plan = plan::plan(&facts, &request, &layout).unwrap();
         let on = crate::install::step::Host {
             layout: &layout,

@@ -73,11 +73,12 @@ impl Helper {
     }
 
     /// Has conntrack forget the flows of addresses that were given back, those of a moment together.
-    async fn forget_flows_soon(self: &Arc<Self>, address: IpAddr) {
+    async fn forget_flows_soon(self: &Arc<Self>, addresses: impl Iterator<Item = IpAddr>) {
         let first = {
             let mut flows = lock(&self.flows);
-            flows.insert(address);
-            flows.len() == 1
+            let first = flows.is_empty();
+            flows.extend(addresses);
+            first
         };
         if !first {
             return;
@@ -95,8 +96,13 @@ impl Helper {
     /// The host's own network changed: it may have another way out now.
     pub async fn host_changed(&self) {
         let Some(net) = &self.net else { return };
-        if let Err(error) = net.ask(crate::net::Kernel::arrange_uplinks).await {
-            tracing::warn!(%error, "forwarding could not be arranged");
+        let arranged = net.ask(|kernel| {
+            kernel.arrange_uplinks()?;
+            kernel.host6()
+        });
+        match arranged.await {
+            Ok(host6) => lock(&self.ledger).learn_host6(host6),
+            Err(error) => tracing::warn!(%error, "forwarding could not be arranged"),
         }
     }
 
@@ -124,8 +130,11 @@ impl Helper {
         }
         lock(&self.ledger).strike(attachment.start);
         let (helper, attachment, address) = (Arc::clone(&self), attachment.clone(), attachment.address);
-        let flows = Arc::clone(&self);
-        tokio::spawn(async move { flows.forget_flows_soon(address.into()).await });
+        let (flows, address6) = (Arc::clone(&self), attachment.address6);
+        tokio::spawn(async move {
+            let both = std::iter::once(address.into()).chain(address6.map(IpAddr::from));
+            flows.forget_flows_soon(both).await;
+        });
         tokio::spawn(async move {
             tokio::time::sleep(LINK_LINGERS).await;
             let unlinked = net.ask(move |kernel| kernel.unlink(&attachment)).await;

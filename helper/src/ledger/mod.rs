@@ -10,7 +10,7 @@ use crate::words::{LinkName, Network, Port, Start, Tag, Uid};
 use holdfast_proto::words::{Generation, WorkerId};
 use place::Place;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What one start of a worker holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Attachment {
     pub link: LinkName,
     /// Its own.
     pub address: Ipv4Addr,
+    /// Its own of IPv6; absent where its owner has no prefix, or the host no IPv6.
+    pub address6: Option<Ipv6Addr>,
     /// What it publishes.
     pub ports: Vec<Port>,
 }
@@ -34,7 +36,7 @@ pub struct Attachment {
 impl Attachment {
     /// What its link says it is.
     pub fn tag(&self) -> Tag {
-        Tag { start: self.start, network: self.network, address: self.address }
+        Tag { start: self.start, network: self.network, address: self.address, address6: self.address6 }
     }
 }
 
@@ -47,6 +49,10 @@ pub struct Ledger {
     attached: BTreeMap<Start, Attachment>,
     /// Given, or resting after it was given back.
     addresses: BTreeSet<Ipv4Addr>,
+    /// Given. They rest by the IPv4 address that each follows from.
+    addresses6: BTreeSet<Ipv6Addr>,
+    /// Whether the host has IPv6 and forwards it.
+    host6: bool,
     linked: BTreeSet<LinkName>,
     networks: BTreeMap<(Uid, Network), Place>,
     /// Networks of the host that are not ours: routes and addresses.
@@ -120,6 +126,28 @@ impl Ledger {
         self.foreign = foreign;
     }
 
+    /// Takes note of whether the host has IPv6 and forwards it.
+    pub fn learn_host6(&mut self, works: bool) {
+        self.host6 = works;
+    }
+
+    /// Takes note that it does not after all. `false`: that was known.
+    pub fn forget_host6(&mut self) -> bool {
+        std::mem::take(&mut self.host6)
+    }
+
+    /// Whether the host has IPv6 and forwards it.
+    pub fn host6(&self) -> bool {
+        self.host6
+    }
+
+    /// The IPv6 address that goes with `address`, if there can be one. One that a worker has by an older prefix is not
+    /// given twice.
+    pub fn address6(&self, owner: &Owner, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let address6 = owner.pool6.filter(|_| self.host6)?.address(address);
+        (!self.addresses6.contains(&address6)).then_some(address6)
+    }
+
     /// The address and the mark that the next worker of this network gets. `wish`: the range that its owner wants it
     /// to begin with.
     pub fn place(&self, owner: &Owner, network: Network, wish: Option<Subnet>) -> Result<(Ipv4Addr, u32), PlaceError> {
@@ -161,6 +189,7 @@ impl Ledger {
     pub fn enter(&mut self, attachment: Attachment) -> bool {
         let taken = self.attached.contains_key(&attachment.start)
             || self.addresses.contains(&attachment.address)
+            || attachment.address6.is_some_and(|address6| self.addresses6.contains(&address6))
             || attachment.ports.iter().any(|port| self.holder(port).is_some());
         if taken {
             return false;
@@ -169,6 +198,7 @@ impl Ledger {
         let place = self.networks.entry((attachment.start.owner, attachment.network));
         place.or_insert_with(|| Place::of(range, attachment.mark)).gave(attachment.address);
         self.addresses.insert(attachment.address);
+        self.addresses6.extend(attachment.address6);
         self.attached.insert(attachment.start, attachment);
         true
     }
@@ -177,6 +207,9 @@ impl Ledger {
     pub fn strike(&mut self, start: Start) -> Option<Attachment> {
         let attachment = self.attached.remove(&start)?;
         self.linked.remove(&attachment.link);
+        if let Some(address6) = attachment.address6 {
+            self.addresses6.remove(&address6);
+        }
         Some(attachment)
     }
 

@@ -12,6 +12,7 @@ fn attachment(worker: u64, address: &str, ports: &[u16]) -> Attachment {
         internal: false,
         link: LinkName::from_random(worker),
         address: address.parse().unwrap(),
+        address6: None,
         ports: ports
             .iter()
             .map(|host| Port { proto: Proto::Tcp, address: Ipv4Addr::UNSPECIFIED, host: *host, worker: 80 })
@@ -34,6 +35,26 @@ fn what_is_given_is_not_given_again() {
     assert!(ledger.strike(attachment(1, "10.88.4.2", &[]).start).is_some());
     assert!(ledger.strike(attachment(1, "10.88.4.2", &[]).start).is_none());
     assert!(ledger.enter(attachment(2, "10.88.4.3", &[80])), "a port is given again at once");
+}
+
+#[test]
+fn an_ipv6_address_goes_with_a_prefix_and_a_host_that_forwards_it_and_is_given_once() {
+    let rules: Rules =
+        "version = 1\n[owners.a]\nuid = 1000\npool6 = \"fd12:3456:789a::/48\"\n[owners.b]\nuid = 1001".parse().unwrap();
+    let (a, b) = (rules.owner(OWNER).unwrap(), rules.owner(Uid(1001)).unwrap());
+    let mut ledger = Ledger::default();
+    let address = Ipv4Addr::new(10, 88, 0, 2);
+    assert_eq!(ledger.address6(a, address), None, "the host has none");
+    ledger.learn_host6(true);
+    assert_eq!(ledger.address6(b, address), None, "no prefix");
+    let address6 = ledger.address6(a, address);
+    assert_eq!(address6.unwrap().to_string(), "fd12:3456:789a:5800::2");
+    let one = Attachment { address6, ..attachment(1, "10.88.0.2", &[]) };
+    assert!(ledger.enter(one.clone()));
+    assert_eq!(ledger.address6(a, address), None);
+    assert!(!ledger.enter(Attachment { address6, ..attachment(2, "10.88.0.3", &[]) }));
+    ledger.strike(one.start);
+    assert_eq!(ledger.address6(a, address), address6);
 }
 
 #[test]

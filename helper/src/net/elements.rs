@@ -1,12 +1,12 @@
 //! What differs by worker: its elements in the ruleset's sets, each with the start that it belongs to.
 
 use super::nft::{self, Element};
-use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, WORKERS};
+use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, PUBLISH6, WORKERS, WORKERS6};
 use crate::ledger::Attachment;
 use crate::words::{LinkName, Network, Port, Proto, Start};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What makes a link one of a worker's to the rules: it stays for as long as the link does, so that a link never
 /// passes for one of the host's own.
@@ -34,6 +34,11 @@ pub fn of(attachment: &Attachment) -> Vec<(&'static CStr, Vec<Element>)> {
         value: None,
         comment: format!("{who} link={}", attachment.link),
     };
+    let worker6 = |address6: Ipv6Addr| Element {
+        key: [&padded_name[..], &address6.octets()].concat(),
+        value: None,
+        comment: format!("{who} link={}", attachment.link),
+    };
     let internal = Element { key: padded_name.to_vec(), value: None, comment: who.clone() };
     let (any, at): (Vec<&Port>, Vec<&Port>) = attachment.ports.iter().partition(|port| port.address.is_unspecified());
     let published = |port: &&Port| Element {
@@ -41,8 +46,16 @@ pub fn of(attachment: &Attachment) -> Vec<(&'static CStr, Vec<Element>)> {
         value: Some([&attachment.address.octets()[..], &padded(port.worker)].concat()),
         comment: who.clone(),
     };
+    let published6 = |(port, address6): (&&Port, Ipv6Addr)| Element {
+        key: port_key(port),
+        value: Some([&address6.octets()[..], &padded(port.worker)].concat()),
+        comment: who.clone(),
+    };
+    let any6 = any.iter().filter_map(|port| Some((port, attachment.address6?)));
     let sets = [
         (WORKERS.name, vec![worker]),
+        (WORKERS6.name, attachment.address6.map(worker6).into_iter().collect()),
+        (PUBLISH6.name, any6.map(published6).collect()),
         (INTERNAL.name, attachment.internal.then_some(internal).into_iter().collect()),
         (PUBLISH.name, any.iter().map(published).collect()),
         (PUBLISH_AT.name, at.iter().map(published).collect()),
@@ -70,7 +83,7 @@ impl WorkerElement {
     /// What it says of an attachment; [`complete`] adds what other elements say.
     pub fn attachment(self, network: Network, mark: u32) -> Attachment {
         let Self { start, link, address } = self;
-        Attachment { start, network, mark, internal: false, link, address, ports: Vec::new() }
+        Attachment { start, network, mark, internal: false, link, address, address6: None, ports: Vec::new() }
     }
 }
 
@@ -80,6 +93,14 @@ pub fn complete(set: &CStr, element: &Element, found: &mut BTreeMap<Start, Attac
     let attachment = found.get_mut(&start)?;
     if set == INTERNAL.name {
         attachment.internal = true;
+    } else if set == WORKERS6.name {
+        let (link, address6) = element.key.split_at_checked(16)?;
+        LinkName::from_padded(link).filter(|link| *link == attachment.link)?;
+        attachment.address6 = Some(<[u8; 16]>::try_from(address6).ok()?.into());
+    } else if set == PUBLISH6.name {
+        // Beside one of IPv4, which says all there is to know.
+        let address6: [u8; 16] = *element.value.as_deref()?.first_chunk()?;
+        attachment.address6.filter(|ours| ours.octets() == address6)?;
     } else {
         attachment.ports.push(read_port(set, element)?.1);
     }
@@ -175,10 +196,11 @@ mod tests {
             internal: true,
             link: LinkName::from_random(5),
             address: Ipv4Addr::new(10, 88, 0, 2),
+            address6: Some("fd12:3456:789a:5800::2".parse().unwrap()),
             ports: vec![any, at],
         };
         let sets = of(&attachment);
-        assert_eq!(sets.len(), 4);
+        assert_eq!(sets.len(), 6);
         assert_eq!(read_peers(&peers(7).1), Some(7));
         let mut found =
             BTreeMap::from([(start, read_worker(&sets[0].1[0]).unwrap().attachment(attachment.network, 7))]);
@@ -189,9 +211,13 @@ mod tests {
         assert_eq!(read_link(&link(attachment.link).1), Some(attachment.link));
         let worker = read_worker(&sets[0].1[0]).unwrap();
         assert_eq!((worker.start, worker.link, worker.address), (start, attachment.link, attachment.address));
-        assert_eq!(sets[2].1[0].key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
-        assert_eq!(read_port(sets[2].0, &sets[2].1[0]), Some((start, any)));
-        assert_eq!(read_port(sets[3].0, &sets[3].1[0]), Some((start, at)));
+        let published = |set: &CStr| sets.iter().find(|(name, _)| *name == set).unwrap().1[0].clone();
+        assert_eq!(published(PUBLISH.name).key, [6, 0, 0, 0, 0x1f, 0x90, 0, 0]);
+        assert_eq!(published(PUBLISH6.name).key, published(PUBLISH.name).key);
+        assert_eq!(read_port(PUBLISH.name, &published(PUBLISH.name)), Some((start, any)));
+        assert_eq!(read_port(PUBLISH_AT.name, &published(PUBLISH_AT.name)), Some((start, at)));
+        let other = Element { value: Some(vec![9; 20]), ..published(PUBLISH6.name) };
+        assert_eq!(complete(PUBLISH6.name, &other, &mut found), None, "to an address that is not the worker's");
         for length in 0..12 {
             let cut = Element { key: vec![6; length], value: Some(vec![0; length]), comment: start.to_string() };
             let _ = (read_worker(&cut), read_port(PUBLISH.name, &cut), read_port(PUBLISH_AT.name, &cut));

@@ -71,6 +71,10 @@ pub enum Expr {
     AnyBit(Register, u32),
     /// Goes on where the register equals.
     Equals(Register, Vec<u8>),
+    /// Goes on where it does not.
+    Differs(Register, Vec<u8>),
+    /// Goes on where it is not less.
+    AtLeast(Register, Vec<u8>),
     /// Goes on where the set has (or, `not`, has not) the key that starts at the register.
     In {
         set: &'static CStr,
@@ -85,6 +89,7 @@ pub enum Expr {
     },
     /// New destination from registers.
     Dnat {
+        family: i32,
         address: Register,
         port: Register,
     },
@@ -125,6 +130,8 @@ pub fn push_expr<P: Pusher>(list: PushExprListAttrs<P>, expression: &Expr) -> Pu
             fib.push_flags(FLAG_DADDR).end_nested().end_nested()
         }
         Expr::Equals(register, value) => push_cmp(at, libc::NFT_CMP_EQ, *register, value),
+        Expr::Differs(register, value) => push_cmp(at, libc::NFT_CMP_NEQ, *register, value),
+        Expr::AtLeast(register, value) => push_cmp(at, libc::NFT_CMP_GTE, *register, value),
         Expr::AnyBit(register, mask) => {
             let bits = at.nested_data_bitwise().push_sreg(register.wire()).push_dreg(register.wire()).push_len(4);
             let bits = bits.nested_mask().push_value(&mask.to_ne_bytes()).end_nested();
@@ -133,8 +140,8 @@ pub fn push_expr<P: Pusher>(list: PushExprListAttrs<P>, expression: &Expr) -> Pu
         }
         Expr::In { set, key, not } => push_lookup(at, set, *key, (LOOKUP_FLAGS, u32::from(*not))),
         Expr::Map { map, key, value } => push_lookup(at, map, *key, (LOOKUP_DREG, value.wire())),
-        Expr::Dnat { address, port } => {
-            let nat = at.nested_data_nat().push_type(libc::NFT_NAT_DNAT as u32).push_family(libc::NFPROTO_IPV4 as u32);
+        Expr::Dnat { family, address, port } => {
+            let nat = at.nested_data_nat().push_type(libc::NFT_NAT_DNAT as u32).push_family(*family as u32);
             nat.push_reg_addr_min(address.wire()).push_reg_proto_min(port.wire()).end_nested().end_nested()
         }
         Expr::Masquerade => at.push_name(c"masq").end_nested(),

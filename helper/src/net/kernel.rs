@@ -3,7 +3,7 @@
 use super::blockers::Blocker;
 use super::links::{self, Link, PairPlan, Traffic};
 use super::nft::{self, Element, Kind};
-use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, UPLINKS, WORKERS};
+use super::ruleset::{INTERNAL, LINKS, NO_ROUTER, PEERS, PUBLISH, PUBLISH_AT, PUBLISH6, UPLINKS, WORKERS, WORKERS6};
 use super::wire::{Messages, Wire, WireError};
 use super::{elements, sockets, tables};
 use crate::ledger::Attachment;
@@ -38,6 +38,9 @@ pub enum NetError {
     /// A firewall of the host is in the way.
     #[error("{}", .0.what)]
     Blocked(Blocker),
+    /// Links of this host have no IPv6.
+    #[error("IPv6 is switched off for new links of this host")]
+    NoIpv6,
     /// The queue is full.
     #[error("the network thread has too much to do")]
     Busy,
@@ -64,8 +67,8 @@ pub struct Kernel {
     forwards: bool,
     /// Others cannot flush the ruleset.
     pub owns_rules: bool,
-    /// What the set of uplinks holds, should it be lost.
-    uplinks: Vec<Element>,
+    /// What the sets about the host hold, should they be lost.
+    of_host: tables::Contents,
     /// What was found last, and when.
     blockers: Option<(Instant, Vec<Blocker>)>,
 }
@@ -83,7 +86,7 @@ impl Kernel {
             inet6: links.iter().any(|link| link.loopback && link.inet6),
             forwards: false,
             owns_rules: false,
-            uplinks: Vec::new(),
+            of_host: Vec::new(),
             blockers: None,
         })
     }
@@ -112,7 +115,7 @@ impl Kernel {
             return Ok(false);
         }
         let mut contents = elements::all(attachments);
-        contents.push((UPLINKS.name, self.uplinks.clone()));
+        contents.extend(self.of_host.clone());
         self.owns_rules = tables::lay(&mut self.filter, contents).map_err(at("lay the ruleset again"))?;
         Ok(true)
     }
@@ -137,7 +140,7 @@ impl Kernel {
                 _ => stale.push((WORKERS.name, element)),
             }
         }
-        for set in [INTERNAL.name, PUBLISH.name, PUBLISH_AT.name] {
+        for set in [WORKERS6.name, INTERNAL.name, PUBLISH.name, PUBLISH6.name, PUBLISH_AT.name] {
             for element in listed(set)? {
                 if elements::complete(set, &element, &mut found).is_none() {
                     stale.push((set, element));
@@ -237,8 +240,14 @@ impl Kernel {
     /// Makes forwarding right for the host's links to the outside. Idempotent.
     pub fn arrange_uplinks(&mut self) -> Result<(), NetError> {
         super::uplinks::arrange(&mut self.route, &mut self.filter, self.forwards).map_err(at("switch forwarding"))?;
-        self.uplinks = tables::elements(&mut self.filter, UPLINKS.name).map_err(at("list uplinks"))?;
+        let mut listed = |set| Ok((set, tables::elements(&mut self.filter, set).map_err(at("list uplinks"))?));
+        self.of_host = vec![listed(UPLINKS.name)?, listed(NO_ROUTER.name)?];
         Ok(())
+    }
+
+    /// Whether workers can have IPv6 here: the kernel has it and forwards it.
+    pub fn host6(&mut self) -> Result<bool, NetError> {
+        Ok(self.inet6 && super::uplinks::host_forwards6(&mut self.route).map_err(at("look at IPv6 forwarding"))?)
     }
 
     /// Makes the pair of links, its peer in `netns`. [`Kernel::admit`] comes before.
@@ -251,7 +260,15 @@ impl Kernel {
             gateway,
             inet6: self.inet6,
         };
-        links::make_pair(&mut self.route, &plan, netns.as_fd()).map_err(at("make the link"))
+        let index = links::make_pair(&mut self.route, &plan, netns.as_fd()).map_err(at("make the link"))?;
+        let Some(address6) = attachment.address6 else { return Ok(()) };
+        match links::add_address6(&mut self.route, index, attachment.address, address6) {
+            // net.ipv6.conf.default.disable_ipv6 says it, which cannot be read from here.
+            Err(error) if matches!(error.errno(), Some(Errno::ACCESS | Errno::OPNOTSUPP | Errno::INVAL)) => {
+                Err(NetError::NoIpv6)
+            }
+            outcome => outcome.map_err(at("give the link its IPv6 address")),
+        }
     }
 
     /// Takes an attachment's rules away; its link is cut off, and known as a worker's until [`Kernel::unlink`]. Idempotent.
@@ -284,7 +301,7 @@ impl Kernel {
     pub fn unlink(&mut self, attachment: &Attachment) -> Result<(), NetError> {
         let found = links::find(&mut self.route, attachment.link).map_err(at("look for the link"))?;
         match found {
-            Some(link) if link.tag == Some(attachment.tag()) => {
+            Some(link) if link.tag.map(|tag| tag.start) == Some(attachment.start) => {
                 links::remove(&mut self.route, link.index).map_err(at("remove the link"))?;
             }
             Some(_) | None => {}

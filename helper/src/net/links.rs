@@ -1,16 +1,17 @@
 //! Links, their addresses and their IPv4 settings, by rtnetlink (rtnetlink(7)).
 
 use super::wire::{ACK, CREATE, DUMP, EXCL, Messages, Wire, WireError};
+use crate::prefix6::gateway6;
 use crate::subnet::Subnet;
 use crate::words::{LinkName, Tag};
 use netlink_bindings::rt_addr::{AddrAttrs, Ifaddrmsg, PushAddrAttrs};
 use netlink_bindings::rt_link::{Ifinfomsg, LinkAttrs, PushLinkAttrs};
-use netlink_bindings::rt_route::{RouteAttrs, Rtmsg};
+use netlink_bindings::rt_route::{PushRouteAttrs, RouteAttrs, Rtmsg};
 use netlink_bindings::utils::{finalize_nested_header, push_header, push_nested_header};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const UP: u32 = libc::IFF_UP as u32;
 /// No neighbour is ever asked for or heard: each end knows the other, since both have one link-layer address.
@@ -20,6 +21,8 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const SCOPE_GLOBAL: u8 = 0;
+/// No duplicate is looked for (nobody else can be there), and no route to it is made.
+const ADDRESS6_FLAGS: u32 = libc::IFA_F_NODAD | libc::IFA_F_NOPREFIXROUTE;
 /// `IPV4_DEVCONF_FORWARDING`.
 const FORWARDING: u16 = 1;
 /// `IPV4_DEVCONF_ACCEPT_REDIRECTS`.
@@ -142,7 +145,8 @@ pub fn read_link(body: &[u8]) -> Option<Link> {
 
 /// Makes a worker's pair: host end named, tagged, up, routed to the worker's address alone; the peer `eth0`, down,
 /// directly in the namespace that `netns` refers to. The pair vanishes with that namespace, and its route with it.
-pub fn make_pair(wire: &mut Wire, plan: &PairPlan, netns: BorrowedFd<'_>) -> Result<(), WireError> {
+/// Returns the number of the host end.
+pub fn make_pair(wire: &mut Wire, plan: &PairPlan, netns: BorrowedFd<'_>) -> Result<u32, WireError> {
     let mut messages = Messages::default();
     let address = link_address(plan.tag.address);
     messages.push(libc::RTM_NEWLINK, ACK | CREATE | EXCL, |b| {
@@ -176,7 +180,34 @@ pub fn make_pair(wire: &mut Wire, plan: &PairPlan, netns: BorrowedFd<'_>) -> Res
     let mut index = None;
     wire.acknowledged_with(messages, |body| index = read_link(body).map(|link| link.index))?;
     let index = index.ok_or(WireError::Garbled("a new link is not there"))?;
-    wire.acknowledged(host_address(index, plan))
+    wire.acknowledged(host_address(index, plan))?;
+    Ok(index)
+}
+
+/// Gives the host end the gateway of IPv6, which is the link's own, and the route to the worker.
+pub fn add_address6(wire: &mut Wire, index: u32, four: Ipv4Addr, worker: Ipv6Addr) -> Result<(), WireError> {
+    let mut messages = Messages::default();
+    messages.push(libc::RTM_NEWADDR, ACK | CREATE | EXCL, |b| {
+        let head =
+            Ifaddrmsg { ifa_family: libc::AF_INET6 as u8, ifa_prefixlen: 128, ifa_index: index, ..Default::default() };
+        b.extend(head.as_slice());
+        let gateway = IpAddr::from(gateway6(four));
+        PushAddrAttrs::new(b).push_local(gateway).push_address(gateway).push_flags(ADDRESS6_FLAGS);
+    });
+    messages.push(libc::RTM_NEWROUTE, ACK | CREATE | EXCL, |b| {
+        let head = Rtmsg {
+            rtm_family: libc::AF_INET6 as u8,
+            rtm_dst_len: 128,
+            rtm_table: libc::RT_TABLE_MAIN,
+            rtm_protocol: libc::RTPROT_STATIC,
+            rtm_scope: libc::RT_SCOPE_UNIVERSE,
+            rtm_type: libc::RTN_UNICAST,
+            ..Default::default()
+        };
+        b.extend(head.as_slice());
+        PushRouteAttrs::new(b).push_dst(worker.into()).push_oif(index);
+    });
+    wire.acknowledged(messages)
 }
 
 /// The gateway's address with the worker's as its peer: the route to the worker comes with it.

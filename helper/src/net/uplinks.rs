@@ -5,33 +5,37 @@
 
 use super::links::{self, Link};
 use super::nft::{self, Element, Kind};
-use super::ruleset::UPLINKS;
+use super::ruleset::{NO_ROUTER, UPLINKS};
 use super::wire::{ACK, Messages, Wire, WireError};
 use super::{elements, tables};
 use netlink_bindings::utils::push_header;
 use rustix::io::Errno;
+use std::ffi::CStr;
 
 const RTM_GETNETCONF: u16 = 82;
 // NETCONFA_IFINDEX, NETCONFA_FORWARDING, NETCONFA_IFINDEX_ALL (linux/netconf.h).
 const IFINDEX: u16 = 1;
 const FORWARDING: u16 = 2;
+/// `NETCONFA_IFINDEX_ALL`, `NETCONFA_IFINDEX_DEFAULT`.
 const ALL: i32 = -1;
+const DEFAULT: i32 = -2;
 /// `struct netconfmsg`, padded.
 const NETCONF_BYTES: usize = 4;
 
 /// Makes forwarding right for the links that there are. `wanted`: there is a bridge.
 pub fn arrange(route: &mut Wire, filter: &mut Wire, wanted: bool) -> Result<(), WireError> {
     let ours = tables::elements(filter, UPLINKS.name)?;
-    if host_forwards(route)? {
+    arrange6(route, filter)?;
+    if forwards(route, libc::AF_INET, ALL)? {
         // Somebody else switched it on everywhere, and wants other traffic through.
-        return forget(filter, &ours);
+        return remove(filter, UPLINKS.name, &ours);
     }
     let links = links::census(route)?;
     if !wanted {
         for link in links.iter().filter(|link| is_listed(&ours, link)) {
             links::set_forwarding(route, link.index, false)?;
         }
-        return forget(filter, &ours);
+        return remove(filter, UPLINKS.name, &ours);
     }
     let outward = outward(route)?;
     for link in links.iter().filter(|link| !link.loopback && link.our_name().is_none() && outward.contains(&link.index))
@@ -62,11 +66,11 @@ fn element(link: &Link) -> Element {
     elements::name(padded, "holdfast forwards".to_owned())
 }
 
-fn forget(filter: &mut Wire, listed: &[Element]) -> Result<(), WireError> {
+fn remove(filter: &mut Wire, set: &'static CStr, listed: &[Element]) -> Result<(), WireError> {
     if listed.is_empty() {
         return Ok(());
     }
-    let removed = nft::transaction(|messages| nft::change_elements(messages, Kind::DelSetElem, UPLINKS.name, listed));
+    let removed = nft::transaction(|messages| nft::change_elements(messages, Kind::DelSetElem, set, listed));
     match filter.transact(removed, nft::barrier()) {
         Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
         outcome => outcome,
@@ -80,23 +84,53 @@ fn outward(route: &mut Wire) -> Result<Vec<u32>, WireError> {
     Ok(addressed.chain(routed).collect())
 }
 
-/// Whether `net.ipv4.ip_forward` is on.
-fn host_forwards(route: &mut Wire) -> Result<bool, WireError> {
-    let mut forwards = false;
+/// Whether `net.ipv6.conf.all.forwarding` is on. Not where the kernel has no IPv6.
+pub fn host_forwards6(route: &mut Wire) -> Result<bool, WireError> {
+    forwards6(route, ALL)
+}
+
+/// Where IPv6 is forwarded and yet new links are no router's, an install switched it on for workers: nobody else's packets
+/// pass (packaging/holdfast.sysctl.conf).
+fn arrange6(route: &mut Wire, filter: &mut Wire) -> Result<(), WireError> {
+    let for_workers = forwards6(route, ALL)? && !forwards6(route, DEFAULT)?;
+    let there = tables::elements(filter, NO_ROUTER.name)?;
+    if !for_workers {
+        return remove(filter, NO_ROUTER.name, &there);
+    }
+    if there.is_empty() {
+        let key = vec![libc::NFPROTO_IPV6 as u8];
+        let element = Element { key, value: None, comment: "holdfast forwards for workers alone".to_owned() };
+        let added =
+            nft::transaction(|messages| nft::change_elements(messages, Kind::NewSetElem, NO_ROUTER.name, &[element]));
+        filter.transact(added, nft::barrier())?;
+    }
+    Ok(())
+}
+
+fn forwards6(route: &mut Wire, which: i32) -> Result<bool, WireError> {
+    match forwards(route, libc::AF_INET6, which) {
+        Err(error) if error.errno().is_some() => Ok(false),
+        outcome => outcome,
+    }
+}
+
+/// Whether forwarding is on for all links, or for new ones.
+fn forwards(route: &mut Wire, family: i32, which: i32) -> Result<bool, WireError> {
+    let mut on = false;
     let mut request = Messages::default();
     request.push(RTM_GETNETCONF, ACK, |b| {
-        b.extend([libc::AF_INET as u8, 0, 0, 0]);
+        b.extend([family as u8, 0, 0, 0]);
         push_header(b, IFINDEX, 4);
-        b.extend(ALL.to_ne_bytes());
+        b.extend(which.to_ne_bytes());
     });
     route.ask(request, |_, body| {
         let mut position = 0;
         let attributes = body.get(NETCONF_BYTES..).unwrap_or_default();
         while let Some((header, value)) = netlink_bindings::utils::chop_header(attributes, &mut position) {
             if header.r#type == FORWARDING {
-                forwards = value.first_chunk().is_some_and(|b| i32::from_ne_bytes(*b) != 0);
+                on = value.first_chunk().is_some_and(|b| i32::from_ne_bytes(*b) != 0);
             }
         }
     })?;
-    Ok(forwards)
+    Ok(on)
 }

@@ -15,6 +15,7 @@ const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const RTNLGRP_IPV6_NETCONF: u32 = 25;
 const RTM_NEWNETCONF: u16 = 80;
 /// `struct netconfmsg`, padded.
 const NETCONF_BYTES: usize = 4;
@@ -40,7 +41,7 @@ pub struct Watch {
 
 /// Opens the socket. What happens from now on is told; what was before is for a census.
 pub fn open() -> Result<OwnedFd, WireError> {
-    let groups = [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF];
+    let groups = [RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF];
     let mask = groups.iter().fold(0, |mask, group| mask | 1 << (group - 1));
     wire::open(libc::NETLINK_ROUTE, mask, SocketFlags::NONBLOCK)
 }

@@ -221,8 +221,9 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
     allow_quotas(request, owner, ledger)?;
     let (ports, chosen) = choose_ports(request, owner, ledger)?;
     let (address, mark) = choose_address(request, owner, ledger)?;
+    let address6 = ledger.address6(owner, address);
     let (internal, link) = (request.internal, LinkName::from_random(request.nonce));
-    let attachment = Attachment { start, network, mark, internal, link, address, ports };
+    let attachment = Attachment { start, network, mark, internal, link, address, address6, ports };
     Ok(Permit { start, network, attachment: Some(attachment), chosen })
 }
 

@@ -355,8 +355,17 @@ pub fn serve_peer_names(worker: &Worker, port: u16) {
 }
 
 pub fn serve_peer_names_in(prefix: &str, port: u16) {
+    serve_peer_names_by("", prefix, port);
+}
+
+/// The same by IPv6.
+pub fn serve_peer_names6_in(prefix: &str, port: u16) {
+    serve_peer_names_by("socket.AF_INET6", prefix, port);
+}
+
+fn serve_peer_names_by(family: &str, prefix: &str, port: u16) {
     let program = format!(
-        "import socket\ns=socket.socket();s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1);s.bind((\"\",{port}));s.listen(64);print(\"up\",flush=True)\nwhile 1:\n c,a=s.accept();c.sendall(a[0].encode());c.close()"
+        "import socket\ns=socket.socket({family});s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1);s.bind((\"\",{port}));s.listen(64);print(\"up\",flush=True)\nwhile 1:\n c,a=s.accept();c.sendall(a[0].encode());c.close()"
     );
     let mut child = Command::new("sh")
         .args(["-c", &format!("exec {prefix} python3 -c '{program}'")])
@@ -387,7 +396,7 @@ pub fn end_servers() {
 /// Connects from inside a namespace and returns what is said, or "refused", or "timeout".
 pub fn ask(prefix: &str, address: &str, port: u16) -> String {
     let program = format!(
-        "import socket,sys\ns=socket.socket();s.settimeout(1)\ntry:\n s.connect((\"{address}\",{port}));print(s.recv(100).decode())\nexcept socket.timeout: print(\"timeout\")\nexcept OSError as e: print(\"refused\")"
+        "import socket,sys\ntry:\n s=socket.create_connection((\"{address}\",{port}),1);print(s.recv(100).decode())\nexcept socket.timeout: print(\"timeout\")\nexcept OSError as e: print(\"refused\")"
     );
     run(&format!("{prefix} python3 -c '{program}'")).trim().to_owned()
 }

@@ -15,6 +15,7 @@ mod fifty_workers;
 mod find;
 mod harness;
 mod install;
+mod ipv6;
 mod leaks;
 mod life;
 mod limits;

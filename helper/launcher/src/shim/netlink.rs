@@ -17,6 +17,11 @@ const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 const HEADER_BYTES: usize = 16;
 /// linux/rtnetlink.h
 const RTNH_F_ONLINK: u32 = 4;
+/// linux/if_link.h
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const NLA_F_NESTED: u16 = 1 << 15;
 
 /// Loopback up: before the launcher's word, so that it costs nobody time.
 pub fn loopback_up() -> Result<(), Halt> {
@@ -30,6 +35,9 @@ pub fn set_up(wiring: &Wiring) -> Result<(), Halt> {
     }
     let socket = open()?;
     let index = rustix::net::netdevice::name_to_index(&socket, &wiring.link).step(format!("link {}", wiring.link))?;
+    if wiring.addresses.iter().any(|(ip, _)| ip.is_ipv6()) {
+        ask(&socket, no_link_local(index), "no link-local address")?;
+    }
     for (ip, prefix) in &wiring.addresses {
         ask(&socket, address(index, *ip, *prefix), &format!("address {ip}/{prefix}"))?;
     }
@@ -62,10 +70,20 @@ impl Message {
         self
     }
 
-    /// An attribute; all of ours are multiples of four bytes long, so none needs padding.
     fn attribute(self, kind: u16, value: &[u8]) -> Self {
-        let len = (4 + value.len()) as u16;
-        self.raw(&len.to_ne_bytes()).raw(&kind.to_ne_bytes()).raw(value)
+        self.raw(&Self::nest(&[(kind, value)]))
+    }
+
+    /// Attributes, each padded to four bytes.
+    fn nest(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, value) in attributes {
+            bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(*value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
     }
 
     fn finish(mut self) -> Vec<u8> {
@@ -80,6 +98,15 @@ fn up(index: u32) -> Vec<u8> {
     let flag = (libc::IFF_UP as u32).to_ne_bytes();
     let message = Message::new(libc::RTM_NEWLINK, 0);
     message.raw(&[0; 4]).raw(&index.to_ne_bytes()).raw(&flag).raw(&flag).finish()
+}
+
+/// The worker speaks by the address that it is given, or not at all: one that the kernel makes by itself would only have
+/// it ask for routers, in vain.
+fn no_link_local(index: u32) -> Vec<u8> {
+    let mode = Message::nest(&[(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE])]);
+    let families = Message::nest(&[(libc::AF_INET6 as u16 | NLA_F_NESTED, &mode)]);
+    let message = Message::new(libc::RTM_NEWLINK, 0).raw(&[0; 4]).raw(&index.to_ne_bytes()).raw(&[0; 8]);
+    message.attribute(IFLA_AF_SPEC | NLA_F_NESTED, &families).finish()
 }
 
 /// struct ifaddrmsg: family, prefix length, flags, scope, index u32. No duplicate detection: the helper owns the
@@ -149,6 +176,8 @@ mod tests {
         assert_eq!(message[24..32], [8, 0, 2, 0, 10, 88, 0, 2]);
         let route = default_route(7, "fd00::1".parse().unwrap());
         assert_eq!(route.len(), 16 + 12 + 20 + 8);
+        let mode = no_link_local(7);
+        assert_eq!(mode[32..], [16, 0, 26, 0x80, 12, 0, 10, 0x80, 5, 0, 8, 0, 1, 0, 0, 0]);
     }
 
     #[test]

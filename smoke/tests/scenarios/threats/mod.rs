@@ -9,6 +9,7 @@ mod names;
 mod network;
 mod paths;
 mod root;
+mod scans;
 mod shim;
 mod starving;
 mod words;

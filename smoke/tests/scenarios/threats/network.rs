@@ -134,7 +134,7 @@ fn t23_ports_outside_the_grant_are_refused() -> Result {
 }
 
 /// What the host and a worker know of links, neighbours and ways.
-fn tables(host: &Host, worker: u32) -> Result<String> {
+pub(super) fn tables(host: &Host, worker: u32) -> Result<String> {
     let list = "ip neigh; ip -6 neigh; ip route show table all; ip -6 route show table all; ip -o address; bridge fdb 2>/dev/null";
     let clean =
         "sed 's/ expires [0-9]*sec//; s/ref [0-9]* //; s/used [0-9/]* //' | grep -v 'proto kernel.*fe80\\|^multicast'";
