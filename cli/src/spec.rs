@@ -4,7 +4,7 @@ use crate::args::run::RunArgs;
 use crate::cage;
 use clap::builder::TypedValueParser;
 use holdfast_proto::daemon::{Publish, Volume, WorkerSpec};
-use holdfast_proto::words::{NetworkName, WorkerName};
+use holdfast_proto::words::{Macvlan, NetworkName, WorkerName};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -79,6 +79,8 @@ pub fn worker_spec(args: &RunArgs, around: &Surroundings<'_>) -> Result<WorkerSp
         name: args.name.clone().unwrap_or_default(),
         command,
         network: args.net.clone(),
+        address: args.ip.clone().unwrap_or_default(),
+        gateway: args.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
         publish: args.publish.clone(),
         env,
         workdir: args.workdir.as_deref().map(|dir| absolute(dir, around.directory)).unwrap_or_default(),
@@ -182,7 +184,11 @@ pub fn network_name(text: &str) -> Result<String, holdfast_proto::words::WordErr
 /// # Errors
 /// Where it is neither.
 pub fn network(text: &str) -> Result<String, holdfast_proto::words::WordError> {
-    if matches!(text, "bridge" | "none" | "host") { Ok(text.to_owned()) } else { network_name(text) }
+    match text {
+        "bridge" | "none" | "host" => Ok(text.to_owned()),
+        _ if text.starts_with("macvlan") => text.parse::<Macvlan>().map(|link| link.to_string()),
+        _ => network_name(text),
+    }
 }
 
 /// `KEY=VALUE`, or KEY with an empty value; what a KEY may be is the daemon's to say.

@@ -42,6 +42,8 @@ fn everything_that_is_typed_arrives() {
         name: "web".into(),
         command: ["prog", "-d", "--rm"].map(|word| word.as_bytes().to_vec()).into(),
         network: "none".into(),
+        address: String::new(),
+        gateway: String::new(),
         publish: vec![publish("8080:80").unwrap(), publish("127.0.0.1:53:5353/udp").unwrap()],
         env: vec![b"A=1".to_vec()],
         workdir: b"/home/alice/site".to_vec(),

@@ -27,12 +27,15 @@ pub fn path(workers_run: &Path, network: Network) -> PathBuf {
 /// Makes the files where they are not there, so that the first launch finds them.
 pub fn prepare(workers_run: &Path, named: impl Iterator<Item = NetworkName>) -> io::Result<()> {
     for network in [Network::Bridge, Network::None].into_iter().chain(named.map(Network::Named)) {
-        let file = open(&path(workers_run, network))?;
-        if file.metadata()?.len() == 0 {
-            rewrite(&file, HEAD)?;
-        }
+        make(workers_run, network)?;
     }
     Ok(())
+}
+
+/// Makes the file of one network where it is not there.
+pub fn make(workers_run: &Path, network: Network) -> io::Result<()> {
+    let file = open(&path(workers_run, network))?;
+    if file.metadata()?.len() == 0 { rewrite(&file, HEAD) } else { Ok(()) }
 }
 
 /// Writes who is live: address (with or without a prefix length) and name of each.

@@ -1,8 +1,10 @@
 //! One launch from permit to release, and everything that undoes it.
 
 mod after;
+mod lan;
 
 use crate::fence::Fences;
+use crate::lan::LanLink;
 use crate::launcher::{Answer, Call, LauncherError, Launchers};
 use crate::ledger::{Attachment, Ledger};
 use crate::net::{Net, NetError, Traffic};
@@ -13,6 +15,7 @@ use crate::rules::NETWORK_PREFIX;
 use crate::rules_file::RulesFile;
 use crate::subnet::Subnet;
 use crate::words::{Network, Start, Uid};
+use after::LINK_LINGERS;
 use holdfast_launcher::launch::{FromHelper, Wiring};
 use holdfast_proto::words::Epoch;
 use rustix::fd::{AsFd, OwnedFd};
@@ -78,8 +81,10 @@ pub struct Helper {
 pub struct Launched {
     /// For people.
     pub shim_pid: u32,
-    /// What it was given; absent for networks `none` and `host`.
+    /// What it was given of its owner's pool.
     pub attachment: Option<Attachment>,
+    /// What it was given on a wire of the host's.
+    pub lan: Option<LanLink>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -205,6 +210,10 @@ impl Helper {
             let entered = ledger.enter(attachment.clone());
             debug_assert!(entered, "judge permits nothing that the ledger has given");
         }
+        if let Some(link) = permit.lan() {
+            let entered = ledger.enter_lan(link.clone());
+            debug_assert!(entered, "judge permits nothing that the ledger has given");
+        }
         Ok(permit)
     }
 
@@ -261,7 +270,7 @@ impl Helper {
             Answer::Released => {
                 let total = began.elapsed();
                 tracing::info!(%start, shim_pid, ?admitted, prepared = ?prepared_at, ?wired, ?total, "launched");
-                Ok(Launched { shim_pid, attachment: permit.attachment().cloned() })
+                Ok(Launched { shim_pid, attachment: permit.attachment().cloned(), lan: permit.lan().cloned() })
             }
             Answer::Prepared { .. } | Answer::Failed(_) => Err(LauncherError::Nonsense("prepared twice").into()),
         }
@@ -276,6 +285,9 @@ impl Helper {
     }
 
     async fn wire(&self, permit: &Permit, netns: netns::Netns) -> Result<Wiring, LaunchError> {
+        if let Some(link) = permit.lan() {
+            return self.wire_lan(link.clone(), netns).await;
+        }
         let Some(attachment) = permit.attachment().cloned() else { return Ok(Wiring::default()) };
         let net = self.net.as_ref().ok_or(LaunchError::NoCapability)?;
         let gateway = Subnet::around(attachment.address, NETWORK_PREFIX).gateway();
@@ -283,6 +295,7 @@ impl Helper {
             link: crate::net::INSIDE.to_owned(),
             addresses: vec![(attachment.address.into(), 32)],
             gateways: vec![gateway.into()],
+            no_ipv6: false,
         };
         if let Some(address6) = attachment.address6 {
             wiring.addresses.push((address6.into(), 128));
@@ -304,6 +317,9 @@ impl Helper {
                 // A launcher that loses the connection ends what was not let go.
                 Err(_) => call.hang_up(),
             }
+        }
+        if let Some(link) = permit.lan() {
+            self.clone().take_back_lan(link.start);
         }
         if let Some(attachment) = permit.attachment() {
             let (link, net) = (attachment.link, self.net.clone());

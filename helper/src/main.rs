@@ -8,6 +8,7 @@
 
 mod confine;
 mod fence;
+mod lan;
 mod launch;
 mod launcher;
 mod ledger;

@@ -10,6 +10,8 @@
 //! pool6 = "fd12:3456:789a::/48" # each /22 of those has a /64 of this; absent: no IPv6. No two owners share one
 //! ports = ["1024-65535"]        # host ports that may be published: "N" or "N-M"
 //! bind = ["0.0.0.0"]            # host addresses that may be published on; 0.0.0.0: all of them
+//! macvlan_parents = []          # links of the host that workers of network macvlan:PARENT may share; none: no such worker
+//! macvlan_max = 8               # such workers at once
 //! networks_max = 32             # named networks that hold addresses at once
 //! workers_max = 2000            # attached at once
 //! ports_max = 4000              # published at once
@@ -21,8 +23,8 @@
 
 use crate::prefix6::Prefix6;
 use crate::subnet::Subnet;
-use crate::words::{Network, Uid};
-use holdfast_proto::words::OwnerName;
+use crate::words::{LinkName, Network, Uid};
+use holdfast_proto::words::{Macvlan, OwnerName};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -67,6 +69,10 @@ pub struct Owner {
     pub ports: Vec<RangeInclusive<u16>>,
     /// Host addresses that may be published on; 0.0.0.0 stands for all.
     pub bind: Vec<Ipv4Addr>,
+    /// Links of the host that workers may share.
+    pub macvlan_parents: Vec<Macvlan>,
+    /// Most workers at once that do.
+    pub macvlan_max: u32,
     /// Most named networks that hold addresses at once.
     pub networks_max: u32,
     /// Most workers attached at once.
@@ -122,6 +128,8 @@ struct Section {
     pool6: Option<String>,
     ports: Option<Vec<String>>,
     bind: Option<Vec<String>>,
+    macvlan_parents: Option<Vec<String>>,
+    macvlan_max: Option<u32>,
     networks_max: Option<u32>,
     workers_max: Option<u32>,
     ports_max: Option<u32>,
@@ -183,6 +191,7 @@ impl Owner {
         let ports: Result<Vec<_>, _> = listed(&section.ports, &["1024-65535"]).iter().map(|r| range(r)).collect();
         let bind: Result<Vec<_>, _> = listed(&section.bind, &["0.0.0.0"]).iter().map(|a| bind_address(a)).collect();
         let pool6 = section.pool6.as_deref().map(|text| text.parse().map_err(|error| format!("{error}"))).transpose();
+        let parents: Result<Vec<_>, _> = listed(&section.macvlan_parents, &[]).iter().map(|p| parent(p)).collect();
         Ok(Self {
             name: name.parse().map_err(|error| refuse("name", format!("{error}")))?,
             uid: Uid(section.uid),
@@ -191,6 +200,8 @@ impl Owner {
             pool6: pool6.map_err(|why| refuse("pool6", why))?,
             ports: ports.map_err(|why| refuse("ports", why))?,
             bind: bind.map_err(|why| refuse("bind", why))?,
+            macvlan_parents: parents.map_err(|why| refuse("macvlan_parents", why))?,
+            macvlan_max: section.macvlan_max.unwrap_or(8),
             networks_max: section.networks_max.unwrap_or(32),
             workers_max: section.workers_max.unwrap_or(2000),
             ports_max: section.ports_max.unwrap_or(4000),
@@ -214,11 +225,21 @@ impl Owner {
 /// A mode, as the file grants it; a network's name is no mode.
 fn mode(word: &str) -> Result<Network, String> {
     match word.parse() {
+        Ok(Network::Macvlan(_)) => Err("macvlan is granted by its parents: list them in macvlan_parents".to_owned()),
         Ok(Network::Named(_)) | Err(_) => {
             Err(format!("{:?} is not known: use \"bridge\", \"none\" or \"host\"", shown(word)))
         }
         Ok(mode) => Ok(mode),
     }
+}
+
+/// A link to share: not the loopback, and none of the workers' own.
+fn parent(text: &str) -> Result<Macvlan, String> {
+    let of_workers = text.parse::<LinkName>().is_ok();
+    let named = Macvlan::on(text).filter(|_| text != "lo" && !of_workers);
+    named.ok_or_else(|| {
+        format!("{:?} is no link to share: name an Ethernet link of this host (as \"eth1\")", shown(text))
+    })
 }
 
 fn pool(text: &str) -> Result<Subnet, String> {
@@ -307,6 +328,13 @@ mod tests {
             "networks = [\"shop\"]",
             "pool6 = \"2001:db8::/48\"",
             "pool6 = \"\"",
+            "networks = [\"macvlan:eth1\"]",
+            "macvlan_parents = [\"lo\"]",
+            "macvlan_parents = [\"hf0123456789\"]",
+            "macvlan_parents = [\"*\"]",
+            "macvlan_parents = [\"\"]",
+            "macvlan_parents = \"eth1\"",
+            "macvlan_max = -1",
             "networks = \"bridge\"",
         ] {
             assert!(owner(line).is_err(), "{line:?} was taken");

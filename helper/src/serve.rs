@@ -60,6 +60,11 @@ impl Prepared {
                 ledger.enter(attachment);
                 ledger.link(start);
             }
+            for link in kernel.on_wires()? {
+                let start = link.start;
+                ledger.enter_lan(link);
+                ledger.link_lan(start);
+            }
             if !kernel.owns_rules {
                 tracing::info!("this kernel has no tables that others cannot flush: the ruleset is watched");
                 rules_watch = Some(rules_watch::open()?);

@@ -1,12 +1,13 @@
 //! The helper's gRPC service: who asks, what, may they, do it.
 
 use crate::fence::FenceError;
+use crate::lan::LanAddress;
 use crate::launch::{Helper, LaunchError, Launched};
 use crate::launcher::LauncherError;
 use crate::ledger::Attachment;
 use crate::net::NetError;
 use crate::peer::Peer;
-use crate::policy::{AskedPort, LaunchRequest, Refusal};
+use crate::policy::{AskedLan, AskedPort, LanRefusal, LaunchRequest, Refusal};
 use crate::subnet::Subnet;
 use crate::words::{Network, Port, Start, Uid};
 use holdfast_launcher::launch::Failure;
@@ -123,7 +124,13 @@ impl wire::helper_server::Helper for Service {
             addresses: addresses(&attachment),
             ports: attachment.ports.iter().map(port).collect(),
         });
-        Ok(Response::new(wire::AttachedReply { attachments: attachments.collect() }))
+        let shared = self.helper.on_wires(owner).into_iter().map(|link| wire::Attachment {
+            worker: link.start.worker.to_string(),
+            generation: link.start.generation.0,
+            addresses: vec![link.address.to_string()],
+            ports: Vec::new(),
+        });
+        Ok(Response::new(wire::AttachedReply { attachments: attachments.chain(shared).collect() }))
     }
 
     async fn check_network(
@@ -167,7 +174,17 @@ fn parse(owner: Uid, request: &wire::LaunchRequest) -> Result<LaunchRequest, Sta
         _ => (None, false),
     };
     let nonce = u64::from_ne_bytes(nonce);
-    Ok(LaunchRequest { start, network, subnet, internal, ports, nonce, avoid: BTreeSet::new() })
+    let lan = lan(network, request)?;
+    Ok(LaunchRequest { start, network, subnet, internal, lan, ports, nonce, avoid: BTreeSet::new() })
+}
+
+/// For network `macvlan` alone.
+fn lan(network: Network, request: &wire::LaunchRequest) -> Result<Option<AskedLan>, Status> {
+    if !matches!(network, Network::Macvlan(_)) || request.address.is_empty() {
+        return Ok(None);
+    }
+    let address: LanAddress = request.address.parse().map_err(invalid)?;
+    Ok(Some(AskedLan { address, gateway: address.gateway(&request.gateway).map_err(invalid)? }))
 }
 
 /// A range that was asked for; empty: none.
@@ -204,7 +221,9 @@ fn reply(launched: Launched) -> wire::LaunchReply {
     let attachment = launched.attachment.as_ref();
     wire::LaunchReply {
         shim_pid: launched.shim_pid,
-        addresses: attachment.map(addresses).unwrap_or_default(),
+        addresses: attachment
+            .map(addresses)
+            .unwrap_or_else(|| launched.lan.iter().map(|lan| lan.address.to_string()).collect()),
         ports: attachment.map(|a| a.ports.iter().map(port).collect()).unwrap_or_default(),
     }
 }
@@ -248,6 +267,10 @@ fn launch_problem(error: &LaunchError) -> Problem {
             (Reason::Unavailable, "try again in a moment; the launcher dials in again by itself")
         }
         LaunchError::Net(NetError::PortInUse(_)) => (Reason::PortInUse, "choose another port, or end that program"),
+        LaunchError::Net(NetError::Parent { .. }) => {
+            (Reason::Host, "a parent is an Ethernet link of this host; root lists another one in macvlan_parents")
+        }
+        LaunchError::Net(NetError::HostsAddress(_)) => (Reason::Rules, "give another one"),
         LaunchError::Net(NetError::Blocked(_)) => (Reason::Host, ""),
         LaunchError::Net(NetError::Busy | NetError::Gone) => (Reason::Unavailable, "try again in a moment"),
         LaunchError::Net(NetError::Deadline) => (Reason::Deadline, "try again"),
@@ -285,6 +308,11 @@ fn refusal_reason(refusal: &Refusal) -> (Reason, &'static str) {
             (Reason::Invalid, "publish nothing: a worker of it listens on the host's own addresses")
         }
         Refusal::PortsWithoutNetwork { .. } => (Reason::Invalid, "use network bridge, or publish nothing"),
+        Refusal::Lan(LanRefusal::Parent { .. }) => {
+            (Reason::Rules, "use one that is listed, or ask root to add it to rules.toml")
+        }
+        Refusal::Lan(LanRefusal::NoAddress(_)) => (Reason::Invalid, "give one that is free there: --ip ADDRESS/PREFIX"),
+        Refusal::Lan(LanRefusal::Taken { .. }) => (Reason::Rules, "give another one"),
         Refusal::ManyPorts(_) => (Reason::Invalid, "publish fewer"),
         Refusal::PortGrant { .. } => (
             Reason::Rules,

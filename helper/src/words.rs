@@ -1,6 +1,6 @@
 //! The helper's own words: who asks, for which network and ports, and how its kernel objects are named and tagged. Pure.
 
-use holdfast_proto::words::{Generation, NetworkName, WorkerId};
+use holdfast_proto::words::{Generation, Macvlan, NetworkName, WorkerId};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -20,14 +20,16 @@ pub enum Network {
     Named(NetworkName),
     /// The host's own, shared with everything on it.
     Host,
+    /// A link of its own beside the host's on the same wire.
+    Macvlan(Macvlan),
 }
 
 impl Network {
-    /// Whether a worker of it has an address that was given to it.
+    /// Whether a worker of it has an address of its owner's pool.
     pub fn has_address(self) -> bool {
         match self {
             Self::Bridge | Self::Named(_) => true,
-            Self::None | Self::Host => false,
+            Self::None | Self::Host | Self::Macvlan(_) => false,
         }
     }
 }
@@ -134,6 +136,9 @@ impl FromStr for Network {
             "none" => Ok(Self::None),
             "bridge" => Ok(Self::Bridge),
             "host" => Ok(Self::Host),
+            text if text.starts_with("macvlan:") => {
+                text.parse().map(Self::Macvlan).map_err(|_| bad("network", text, "write macvlan: and a link's name"))
+            }
             other => other
                 .parse()
                 .map(Self::Named)
@@ -205,6 +210,7 @@ impl fmt::Display for Network {
             Self::None => f.write_str("none"),
             Self::Bridge => f.write_str("bridge"),
             Self::Host => f.write_str("host"),
+            Self::Macvlan(link) => link.fmt(f),
             Self::Named(name) => name.fmt(f),
         }
     }

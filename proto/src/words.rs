@@ -17,6 +17,11 @@ pub enum WordError {
         "bad network name {0:?}: use 1 to 32 of a-z, 0-9 and '-', not starting with '-', and none of bridge, none, host, macvlan, tap, default"
     )]
     Network(String),
+    /// Not `macvlan:PARENT`.
+    #[error(
+        "bad network {0:?}: write macvlan:PARENT with the name of a link of this host, 1 to 15 of letters, digits, '_', '.' and '-' (as macvlan:eth1)"
+    )]
+    Macvlan(String),
     /// Not a login name that the installed units can carry.
     #[error(
         "bad owner name {0:?}: use a login name of letters, digits, '_', '.' and '-', not starting with '-' or '.'"
@@ -38,6 +43,17 @@ const NETWORK_NAME_BYTES_MAX: usize = 32;
 
 /// Words that mean a mode, now or later.
 const MODES: [&str; 6] = ["bridge", "none", "host", "macvlan", "tap", "default"];
+
+/// A link of the host that a worker of network `macvlan:PARENT` shares: `[A-Za-z0-9][A-Za-z0-9_.-]{0,14}`. By value, as
+/// [`NetworkName`]; whether there is such a link, and for whom, the rules and the kernel say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Macvlan([u8; MACVLAN_BYTES_MAX]);
+
+/// What a network of this kind begins with.
+const MACVLAN: &str = "macvlan:";
+/// Longest name of a link in Linux (IFNAMSIZ without the NUL).
+const LINK_BYTES_MAX: usize = 15;
+const MACVLAN_BYTES_MAX: usize = MACVLAN.len() + LINK_BYTES_MAX;
 
 /// A worker's id: 64 random bits as 16 lower-case hex digits. Never used twice by one owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +89,21 @@ impl FromStr for NetworkName {
             return Err(WordError::Network(shown(text)));
         }
         let mut bytes = [0; NETWORK_NAME_BYTES_MAX];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Ok(Self(bytes))
+    }
+}
+
+impl FromStr for Macvlan {
+    type Err = WordError;
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        let parent = text.strip_prefix(MACVLAN).unwrap_or_default();
+        let fits = (1..=LINK_BYTES_MAX).contains(&parent.len()) && parent.bytes().all(legal);
+        if !fits || parent.starts_with(['_', '.', '-']) {
+            return Err(WordError::Macvlan(shown(text)));
+        }
+        let mut bytes = [0; MACVLAN_BYTES_MAX];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
         Ok(Self(bytes))
     }
@@ -143,6 +174,25 @@ impl NetworkName {
     }
 }
 
+impl Macvlan {
+    /// On this parent; `None` where that is no name of a link.
+    pub fn on(parent: &str) -> Option<Self> {
+        format!("{MACVLAN}{parent}").parse().ok()
+    }
+
+    /// The whole word.
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        // Only ever made of ASCII.
+        std::str::from_utf8(&self.0[..end]).unwrap_or_default()
+    }
+
+    /// The host's link.
+    pub fn parent(&self) -> &str {
+        self.as_str().get(MACVLAN.len()..).unwrap_or_default()
+    }
+}
+
 impl OwnerName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
@@ -157,6 +207,12 @@ impl fmt::Display for WorkerName {
 }
 
 impl fmt::Display for NetworkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Macvlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -207,6 +263,37 @@ mod tests {
         }
         for bad in ["", "bridge", "none", "host", "default", "tap", "macvlan", "macvlan:eth0", "a b", &"n".repeat(33)] {
             assert!(bad.parse::<NetworkName>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_parent_is_a_plain_name_of_a_link() {
+        for good in ["eth1", "enp3s0f1np1", "eth0.100", "br-lan", "Lan_2", &"n".repeat(15)] {
+            let word: Macvlan = format!("macvlan:{good}").parse().unwrap();
+            assert_eq!((word.parent(), Macvlan::on(good)), (good, Some(word)));
+        }
+        for bad in [
+            "",
+            "-x",
+            ".",
+            "..",
+            "_x",
+            "a/b",
+            "a b",
+            "x;y",
+            "$(id)",
+            "x\"y",
+            "é",
+            "a:b",
+            "hf%d",
+            "a\n",
+            "a\0",
+            &"n".repeat(16),
+        ] {
+            assert!(format!("macvlan:{bad}").parse::<Macvlan>().is_err(), "{bad:?} was taken");
+        }
+        for bad in ["macvlan", "Macvlan:eth0", "eth0", "macvlan eth0"] {
+            assert!(bad.parse::<Macvlan>().is_err(), "{bad:?} was taken");
         }
     }
 

@@ -89,6 +89,9 @@ impl Launch {
             let message = format!("the orders take {} bytes; {} are allowed", orders.len(), orders::BYTES_MAX);
             return Err(Problem::new(Reason::Invalid, message).hint("give less in --env-file, or fewer volumes"));
         }
+        if let Network::Macvlan(_) = spec.network {
+            hosts::make(&shared.workers_run(), spec.network).map_err(|error| directory_problem(&state_dir, &error))?;
+        }
         let port = |port: &crate::worker::spec::Publish| Port {
             proto: port.protocol.name().into(),
             host: port.host.into(),
@@ -105,6 +108,8 @@ impl Launch {
             orders,
             subnet,
             internal,
+            address: spec.lan.address.clone(),
+            gateway: spec.lan.gateway.clone(),
         };
         let shared = shared.clone();
         Ok(Self { shared, id: row.id, generation: row.worker.generation, nonce: row.nonce, request, state_dir })
@@ -244,7 +249,7 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
         resolv_conf: match spec.network {
             Network::None => Vec::new(),
             Network::Host => resolv::of_the_host(),
-            Network::Bridge | Network::Named(_) => resolv::resolv_conf(),
+            Network::Bridge | Network::Named(_) | Network::Macvlan(_) => resolv::resolv_conf(),
         },
         state_dir: state_dir.to_owned(),
         control_dir: workers_run,
@@ -295,7 +300,7 @@ pub fn environment(spec: &Spec, more: &[Vec<u8>], owner: &str) -> Vec<OsString> 
 fn host_name(spec: &Spec) -> String {
     match spec.network {
         Network::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        Network::Bridge | Network::Named(_) | Network::None => spec.name.to_string(),
+        _ => spec.name.to_string(),
     }
 }
 

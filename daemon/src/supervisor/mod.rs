@@ -293,7 +293,11 @@ impl Shared {
         loop {
             self.hosts_stale.notified().await;
             let views: Vec<View> = self.entries().iter().map(Entry::view).collect();
-            for network in self.networks.all() {
+            let shared = views
+                .iter()
+                .map(|view| view.network)
+                .filter(|network| matches!(network, crate::worker::spec::Network::Macvlan(_)));
+            for network in self.networks.all().into_iter().chain(shared) {
                 let live = views.iter().filter(|view| view.phase.is_live() && view.network == network);
                 let lines = live
                     .flat_map(|view| view.worker.addresses.iter().map(|ip| (ip.as_str(), view.worker.name.as_str())));

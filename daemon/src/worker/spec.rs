@@ -3,7 +3,7 @@
 use super::cage::{self, Cage};
 use super::limits::{LimitError, limits};
 pub use super::network::Network;
-use super::network::network;
+use super::network::{Lan, lan, network};
 use super::query::{self, MarkError};
 use holdfast_launcher::limits::Limits;
 use holdfast_proto::daemon as wire;
@@ -65,7 +65,7 @@ pub enum SpecError {
     #[error("command and environment take {0} bytes; at most {WORDS_BYTES_MAX} are allowed")]
     TooLarge(usize),
     /// Not one of ours.
-    #[error("unknown network {0:?}: use bridge, none, host, or the name of a network of yours")]
+    #[error("unknown network {0:?}: use bridge, none, host, macvlan:PARENT, or the name of a network of yours")]
     Network(String),
     /// Not KEY=VALUE.
     #[error("bad variable {0:?}: use KEY=VALUE with a KEY that is not empty")]
@@ -113,6 +113,15 @@ pub enum SpecError {
     /// Nothing to publish on.
     #[error("ports cannot be published on network none: use --net bridge")]
     PublishOnNone,
+    /// Nobody on a wire gives a worker its address.
+    #[error("network macvlan needs --ip ADDRESS/PREFIX: one that is free on that network, as 192.0.2.10/24")]
+    NoLanAddress,
+    /// Only on a wire is it the owner's to choose.
+    #[error("--ip and --gateway are for network macvlan:PARENT: on network {0} they are not the owner's to choose")]
+    LanAddress(String),
+    /// A worker is a host of its own there.
+    #[error("ports are not published on network macvlan: the worker listens on its own address; leave --publish out")]
+    PublishOnLan,
     /// Nothing in between to publish by.
     #[error(
         "ports are not published on network host: the worker listens on the host's own addresses; leave --publish out"
@@ -198,6 +207,8 @@ pub struct Spec {
     pub command: Vec<Vec<u8>>,
     /// What it is attached to.
     pub network: Network,
+    /// On a wire of the host's.
+    pub lan: Lan,
     /// Empty on network none.
     pub publish: Vec<Publish>,
     /// KEY=VALUE each, no NUL.
@@ -254,6 +265,7 @@ impl TryFrom<&wire::WorkerSpec> for Spec {
             name: spec.name.parse()?,
             command: command(&spec.command, &spec.env)?,
             network,
+            lan: lan(&spec.address, &spec.gateway, network)?,
             publish,
             env: spec.env.iter().map(|word| variable(word)).collect::<Result<_, _>>()?,
             workdir: if spec.workdir.is_empty() { "/".into() } else { path("workdir", &spec.workdir)? },
@@ -330,7 +342,8 @@ fn publish(ports: &[wire::Publish], network: Network) -> Result<Vec<Publish>, Sp
     match network {
         Network::None if !ports.is_empty() => return Err(SpecError::PublishOnNone),
         Network::Host if !ports.is_empty() => return Err(SpecError::PublishOnHost),
-        Network::None | Network::Host | Network::Bridge | Network::Named(_) => {}
+        Network::Macvlan(_) if !ports.is_empty() => return Err(SpecError::PublishOnLan),
+        _ => {}
     }
     let mut parsed: Vec<Publish> = Vec::with_capacity(ports.len());
     for given in ports {

@@ -102,6 +102,23 @@ fn limits_are_limits() {
 }
 
 #[test]
+fn an_address_of_its_own_is_for_a_wire_of_the_hosts() {
+    let of = |network: &str, address: &str, gateway: &str| {
+        parse(|spec| (spec.network, spec.address, spec.gateway) = (network.into(), address.into(), gateway.into()))
+    };
+    let good = of("macvlan:eth1", "192.0.2.10/24", "").unwrap();
+    assert_eq!((good.network.name(), good.lan.address.as_str()), ("macvlan:eth1", "192.0.2.10/24"));
+    assert_eq!(of("macvlan:eth1", "", "192.0.2.1"), Err(SpecError::NoLanAddress));
+    for network in ["bridge", "none", "host", "shop"] {
+        assert_eq!(of(network, "192.0.2.10/24", ""), Err(SpecError::LanAddress(network.into())));
+        assert_eq!(of(network, "", "192.0.2.1"), Err(SpecError::LanAddress(network.into())));
+    }
+    for network in ["macvlan", "macvlan:", "macvlan:a/b", "macvlan:eth0 ", "macvlan:0123456789abcdef"] {
+        assert!(of(network, "192.0.2.10/24", "").is_err(), "{network}");
+    }
+}
+
+#[test]
 fn a_refusal_shows_no_more_than_a_line_of_what_was_given() {
     let error = parse(|spec| spec.network = "x".repeat(100_000)).unwrap_err();
     assert!(error.to_string().len() < 300);

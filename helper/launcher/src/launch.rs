@@ -92,6 +92,9 @@ pub struct Wiring {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Default routes.
     pub gateways: Vec<IpAddr>,
+    /// IPv6 is switched off on the link: nothing of it is the helper's to watch, and an address that a router of the
+    /// network gives would be nobody's decision.
+    pub no_ipv6: bool,
 }
 
 /// A step that failed and the kernel's errno for it (0: none).
@@ -219,7 +222,7 @@ impl Wiring {
             write_ip(w, ip);
             w.u8(*prefix);
         });
-        w.list(&self.gateways, write_ip)
+        w.list(&self.gateways, write_ip).u8(self.no_ipv6.into())
     }
 
     fn read(r: &mut Reader<'_>) -> Result<Self, WireError> {
@@ -227,6 +230,7 @@ impl Wiring {
             link: r.text("link")?.to_owned(),
             addresses: r.list(|r| Ok((read_ip(r)?, r.u8()?)))?,
             gateways: r.list(read_ip)?,
+            no_ipv6: r.bool("IPv6 of the link")?,
         })
     }
 }

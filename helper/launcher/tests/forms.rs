@@ -28,6 +28,7 @@ fn wiring() -> Wiring {
         link: "eth0".to_owned(),
         addresses: vec![("10.88.0.9".parse().unwrap(), 22), ("fd00:88::9".parse().unwrap(), 64)],
         gateways: vec!["10.88.0.1".parse().unwrap(), "fd00:88::1".parse().unwrap()],
+        no_ipv6: false,
     }
 }
 
@@ -282,7 +283,7 @@ fn any_failure() -> impl Strategy<Value = Failure> {
 
 fn any_wiring() -> impl Strategy<Value = Wiring> {
     ("[a-z0-9]{0,15}", vec((any::<IpAddr>(), any::<u8>()), 0..4), vec(any::<IpAddr>(), 0..4))
-        .prop_map(|(link, addresses, gateways)| Wiring { link, addresses, gateways })
+        .prop_map(|(link, addresses, gateways)| Wiring { link, addresses, no_ipv6: gateways.len() == 1, gateways })
 }
 
 fn any_outcome() -> impl Strategy<Value = Outcome> {

@@ -294,6 +294,7 @@ fn link_is_wired_and_the_worker_s_own_name_resolves_at_once() {
         assert!(made.success());
     }
     let wiring = Wiring {
+        no_ipv6: false,
         link: "eth0".to_owned(),
         addresses: vec![("10.88.0.9".parse().unwrap(), 22), ("fd00:88::9".parse().unwrap(), 64)],
         gateways: vec!["10.88.0.1".parse().unwrap(), "fd00:88::1".parse().unwrap()],

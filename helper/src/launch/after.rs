@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a link may outlive its worker before it is removed by hand: its namespace's end does it for nothing.
-const LINK_LINGERS: Duration = Duration::from_secs(2);
+pub(super) const LINK_LINGERS: Duration = Duration::from_secs(2);
 /// How long forwarding stays on without workers, for the next one comes cheaper.
 const FORWARDING_LINGERS: Duration = Duration::from_secs(10);
 /// How long ends of workers are gathered before conntrack is gone through for all of them.
@@ -26,12 +26,17 @@ impl Helper {
                 self.take_back(&attachment).await;
                 true
             }
-            None => false,
+            None => self.take_back_lan(start),
         }
     }
 
     /// The kernel says that a link of ours is gone.
     pub async fn link_gone(self: Arc<Self>, link: LinkName) {
+        let shared = lock(&self.ledger).lan_by_witness(link).map(|link| link.start);
+        if let Some(start) = shared {
+            self.take_back_lan(start);
+            return;
+        }
         let attachment = lock(&self.ledger).by_link(link).cloned();
         if let Some(attachment) = attachment {
             Arc::clone(&self).take_back(&attachment).await;

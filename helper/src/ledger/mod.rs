@@ -1,9 +1,11 @@
 //! The ledger: which addresses and ports are given to whom. Pure; the kernel's tags are what it is rebuilt from.
 
+mod lan;
 mod place;
 
 pub use place::PlaceError;
 
+use crate::lan::LanLink;
 use crate::rules::Owner;
 use crate::subnet::Subnet;
 use crate::words::{LinkName, Network, Port, Start, Tag, Uid};
@@ -54,6 +56,7 @@ pub struct Ledger {
     /// Whether the host has IPv6 and forwards it.
     host6: bool,
     linked: BTreeSet<LinkName>,
+    lan: BTreeMap<Start, LanLink>,
     networks: BTreeMap<(Uid, Network), Place>,
     /// Networks of the host that are not ours: routes and addresses.
     foreign: Vec<Subnet>,

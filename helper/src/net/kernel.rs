@@ -41,6 +41,17 @@ pub enum NetError {
     /// Links of this host have no IPv6.
     #[error("IPv6 is switched off for new links of this host")]
     NoIpv6,
+    /// Not a link that can be shared.
+    #[error("link {name} cannot be shared: {why}")]
+    Parent {
+        /// Which.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The host itself has it.
+    #[error("address {0} is in use by this host")]
+    HostsAddress(std::net::Ipv4Addr),
     /// The queue is full.
     #[error("the network thread has too much to do")]
     Busy,
@@ -52,14 +63,14 @@ pub enum NetError {
     Gone,
 }
 
-fn at(step: &'static str) -> impl FnOnce(WireError) -> NetError {
+pub(super) fn at(step: &'static str) -> impl FnOnce(WireError) -> NetError {
     move |source| NetError::Kernel { step, source }
 }
 
 /// The sockets, and what was learned by them.
 #[derive(Debug)]
 pub struct Kernel {
-    route: Wire,
+    pub(super) route: Wire,
     filter: Wire,
     diag: Wire,
     inet6: bool,

@@ -17,8 +17,8 @@ const UP: u32 = libc::IFF_UP as u32;
 /// No neighbour is ever asked for or heard: each end knows the other, since both have one link-layer address.
 const NOARP: u32 = libc::IFF_NOARP as u32;
 const LOOPBACK: u32 = libc::IFF_LOOPBACK as u32;
-const VETH_INFO_PEER: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
+pub(super) const VETH_INFO_PEER: u16 = 1;
+pub(super) const IFLA_INFO_DATA: u16 = 2;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const SCOPE_GLOBAL: u8 = 0;
 /// No duplicate is looked for (nobody else can be there), and no route to it is made.
@@ -331,7 +331,7 @@ fn devconf(settings: &[(u16, u32)]) -> Vec<u8> {
     bytes
 }
 
-fn header(b: &mut Vec<u8>, index: u32, flags: u32, change: u32) {
+pub(super) fn header(b: &mut Vec<u8>, index: u32, flags: u32, change: u32) {
     let head = Ifinfomsg { ifi_index: index as i32, ifi_flags: flags, ifi_change: change, ..Default::default() };
     b.extend(head.as_slice());
 }

@@ -9,6 +9,7 @@ mod elements;
 mod expr;
 mod kernel;
 mod links;
+mod macvlan;
 mod nft;
 pub mod rules_watch;
 mod ruleset;

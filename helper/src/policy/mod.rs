@@ -1,5 +1,10 @@
 //! Judges one launch by the rules and the ledger. Pure: no clock, no kernel, no file.
 
+mod lan;
+
+pub use lan::{AskedLan, LanRefusal};
+
+use crate::lan::LanLink;
 use crate::ledger::{Attachment, Ledger, PlaceError};
 use crate::rules::{NETWORK_PREFIX, Owner, Rules};
 use crate::subnet::Subnet;
@@ -22,6 +27,8 @@ pub struct LaunchRequest {
     pub subnet: Option<Subnet>,
     /// For a named one: nothing outside of it is in reach.
     pub internal: bool,
+    /// For network `macvlan`: its address there.
+    pub lan: Option<AskedLan>,
     /// What to publish.
     pub ports: Vec<AskedPort>,
     /// Random bits for the link's name.
@@ -49,6 +56,7 @@ pub struct Permit {
     start: Start,
     network: Network,
     attachment: Option<Attachment>,
+    lan: Option<LanLink>,
     chosen: Vec<usize>,
 }
 
@@ -63,7 +71,12 @@ impl Permit {
         self.network
     }
 
-    /// What it was given; absent for networks `none` and `host`.
+    /// What it was given on a wire of the host's.
+    pub fn lan(&self) -> Option<&LanLink> {
+        self.lan.as_ref()
+    }
+
+    /// What it was given of its owner's pool; absent for networks `none`, `host` and `macvlan`.
     pub fn attachment(&self) -> Option<&Attachment> {
         self.attachment.as_ref()
     }
@@ -101,6 +114,9 @@ pub enum Refusal {
         /// What the rule lists.
         granted: Vec<String>,
     },
+    /// See [`LanRefusal`].
+    #[error(transparent)]
+    Lan(#[from] LanRefusal),
     /// Ports without a network to publish from.
     #[error("network \"{network}\" publishes no ports: {asked} were asked for")]
     PortsWithoutNetwork {
@@ -207,11 +223,14 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
     let start = request.start;
     let owner = rules.owner(start.owner).ok_or(Refusal::NotYours)?;
     expects(start, ledger)?;
-    allow_network(request.network, owner)?;
     let network = request.network;
+    if let Network::Macvlan(on) = network {
+        return lan::judge(request, on, owner, ledger);
+    }
+    allow_network(network, owner)?;
     if !network.has_address() {
         return match request.ports.len() {
-            0 => Ok(Permit { start, network, attachment: None, chosen: Vec::new() }),
+            0 => Ok(Permit { start, network, attachment: None, lan: None, chosen: Vec::new() }),
             asked => Err(Refusal::PortsWithoutNetwork { network, asked }),
         };
     }
@@ -224,7 +243,7 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
     let address6 = ledger.address6(owner, address);
     let (internal, link) = (request.internal, LinkName::from_random(request.nonce));
     let attachment = Attachment { start, network, mark, internal, link, address, address6, ports };
-    Ok(Permit { start, network, attachment: Some(attachment), chosen })
+    Ok(Permit { start, network, attachment: Some(attachment), lan: None, chosen })
 }
 
 /// Decides whether an owner may have a named network, and says which range it would begin with.
@@ -235,6 +254,10 @@ pub fn judge_network(
     (rules, ledger): (&Rules, &Ledger),
 ) -> Result<Subnet, Refusal> {
     let owner = rules.owner(owner).ok_or(Refusal::NotYours)?;
+    if let Network::Macvlan(on) = network {
+        lan::allow_parent(on, owner)?;
+        return Err(LanRefusal::NoAddress(on).into());
+    }
     allow_network(network, owner)?;
     allow_range(network, wish, owner, ledger)?;
     match ledger.subnets(owner.uid, network).first() {
@@ -245,8 +268,9 @@ pub fn judge_network(
 
 /// A start is launched once, and none after a later one.
 fn expects(start: Start, ledger: &Ledger) -> Result<(), Refusal> {
-    let later =
-        ledger.starts_of(start.owner, start.worker).map(|a| a.start.generation).find(|g| *g >= start.generation);
+    let pooled = ledger.starts_of(start.owner, start.worker).map(|a| a.start);
+    let shared = ledger.lan_of_owner(start.owner).map(|link| link.start).filter(|s| s.worker == start.worker);
+    let later = pooled.chain(shared).map(|s| s.generation).find(|g| *g >= start.generation);
     match later {
         Some(attached) => Err(Refusal::AlreadyAttached { worker: start.worker, asked: start.generation, attached }),
         None => Ok(()),
@@ -295,7 +319,7 @@ fn choose_ports(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Resu
             return Err(Refusal::PortTwice(port));
         }
         if let Some(holder) = ledger.holder(&port) {
-            let holder = held_by(holder, owner.uid);
+            let holder = held_by(holder.start, owner.uid);
             return Err(Refusal::PortTaken { host, proto: asked.proto, holder });
         }
         ports.push(Some(port));
@@ -339,12 +363,8 @@ fn allow_bind(address: Ipv4Addr, owner: &Owner) -> Result<(), Refusal> {
     Err(Refusal::Bind { owner: owner.name.to_string(), asked: address, granted: owner.bind.clone() })
 }
 
-fn held_by(holder: &Attachment, asker: Uid) -> String {
-    if holder.start.owner == asker {
-        format!("your worker {}", holder.start.worker)
-    } else {
-        "another owner's worker".to_owned()
-    }
+fn held_by(holder: Start, asker: Uid) -> String {
+    if holder.owner == asker { format!("your worker {}", holder.worker) } else { "another owner's worker".to_owned() }
 }
 
 fn choose_address(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(Ipv4Addr, u32), Refusal> {

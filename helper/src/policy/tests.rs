@@ -24,6 +24,7 @@ fn request(owner: Uid, worker: u64, ports: &[(u16, &str)]) -> LaunchRequest {
         network: Network::Bridge,
         subnet: None,
         internal: false,
+        lan: None,
         ports: ports.collect(),
         nonce: worker,
         avoid: BTreeSet::new(),
@@ -77,6 +78,40 @@ fn the_hosts_network_is_the_rules_to_give_and_takes_nothing_from_the_ledger() {
     assert_eq!((permit.network(), permit.attachment()), (Network::Host, None));
     let refused = Err(Refusal::PortsWithoutNetwork { network: Network::Host, asked: 1 });
     assert_eq!(judge(&host(&[(8080, "0.0.0.0")]), &granted, &ledger), refused);
+}
+
+#[test]
+fn a_wire_is_shared_by_the_rules_alone_and_an_address_once() {
+    let on = |parent: &str| Network::Macvlan(holdfast_proto::words::Macvlan::on(parent).unwrap());
+    let ask = |owner, worker, parent: &str, address: &str| {
+        let lan = Some(AskedLan { address: address.parse().unwrap(), gateway: None });
+        LaunchRequest { network: on(parent), lan, ..request(owner, worker, &[]) }
+    };
+    let granted = rules("macvlan_parents = [\"eth1\"]\nmacvlan_max = 2");
+    let mut ledger = Ledger::default();
+    let error = judge(&ask(ALICE, 1, "eth1", "192.0.2.10/24"), &rules(""), &ledger).unwrap_err();
+    assert_eq!(error.to_string(), "rule macvlan_parents of owner alice: \"eth1\" is not in []");
+    for parent in ["eth0", "lo", "wg0", "docker0", "eth1.5", "eth"] {
+        let refused = judge(&ask(ALICE, 1, parent, "192.0.2.10/24"), &granted, &ledger);
+        assert!(matches!(refused, Err(Refusal::Lan(LanRefusal::Parent { .. }))), "{parent}");
+    }
+    let none = LaunchRequest { lan: None, ..ask(ALICE, 1, "eth1", "192.0.2.10/24") };
+    assert!(matches!(judge(&none, &granted, &ledger), Err(Refusal::Lan(LanRefusal::NoAddress(_)))));
+    let ports = LaunchRequest { ports: request(ALICE, 1, &[(8080, "0.0.0.0")]).ports, ..none };
+    assert!(matches!(judge(&ports, &granted, &ledger), Err(Refusal::PortsWithoutNetwork { asked: 1, .. })));
+    for (worker, address) in [(1, "192.0.2.10/24"), (2, "192.0.2.11/24")] {
+        let permit = judge(&ask(ALICE, worker, "eth1", address), &granted, &ledger).unwrap();
+        assert!(permit.attachment().is_none() && ledger.enter_lan(permit.lan().unwrap().clone()));
+    }
+    let again = judge(&ask(ALICE, 1, "eth1", "192.0.2.12/24"), &granted, &ledger);
+    assert!(matches!(again, Err(Refusal::AlreadyAttached { .. })));
+    let third = judge(&ask(ALICE, 3, "eth1", "192.0.2.12/24"), &granted, &ledger).unwrap_err();
+    assert_eq!(third.to_string(), "rule macvlan_max of owner alice: 2 are attached and 1 asked for, at most 2 may be");
+    let struck = ledger.lan_of_owner(Uid(1000)).next().unwrap().start;
+    assert!(ledger.strike_lan(struck).is_some() && ledger.strike_lan(struck).is_none());
+    let taken = judge(&ask(ALICE, 3, "eth1", "192.0.2.11/24"), &granted, &ledger).unwrap_err();
+    assert!(taken.to_string().starts_with("address 192.0.2.11 is in use by your worker"), "{taken}");
+    assert!(judge(&ask(ALICE, 3, "eth1", "192.0.2.10/24"), &granted, &ledger).is_ok());
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod ipv6;
 mod leaks;
 mod life;
 mod limits;
+mod macvlan;
 mod main_job;
 mod modes;
 mod networks;

@@ -11,7 +11,7 @@ use crate::sessions::Sessions;
 use crate::streams::Streams;
 use crate::watchers::Watchers;
 use crate::worker::{self, Born};
-use crate::{Cage, netlink, sys};
+use crate::{Cage, netlink, proc, sys};
 use holdfast_launcher::control::Report;
 use holdfast_launcher::launch::Wiring;
 use holdfast_launcher::limits::Enforced;
@@ -65,7 +65,7 @@ pub fn live(orders: Orders, places: Places, cage: Cage, enforced: Enforced, wiri
         Ok(born) => {
             // None of the rest is needed again, and an idle shim is to be small.
             life.meter = Some(Meter::new(cage.proc, &wiring.link, enforced));
-            drop((orders, cage.workdir, cage.null, cage.confinement));
+            drop((orders, cage.workdir, cage.null, cage.network_knobs, cage.confinement));
             life.watch(born)
         }
         Err(halt) => Outcome::NotStarted { code: halt.code, failure: halt.failure },
@@ -116,6 +116,9 @@ struct Watched {
 
 impl Life {
     fn start(&mut self, orders: &Orders, cage: &Cage, wiring: &Wiring) -> Result<Born, Halt> {
+        if wiring.no_ipv6 {
+            proc::no_ipv6(&cage.network_knobs, &wiring.link)?;
+        }
         netlink::set_up(wiring)?;
         let mut line = String::new();
         for (ip, _) in &wiring.addresses {

@@ -112,6 +112,8 @@ struct Cage {
     null: OwnedFd,
     /// The worker's `/proc`.
     proc: OwnedFd,
+    /// Settings of its network namespace, which the worker cannot change.
+    network_knobs: OwnedFd,
     /// What every process in it is held by.
     confinement: Rc<Confinement>,
 }

@@ -36,6 +36,21 @@ pub fn set_up(proc: &OwnedFd) -> Result<(), Halt> {
     set(proc, "net/ipv4/ping_group_range", &format!("{gid} {gid}"))
 }
 
+/// Before the link is up, so that it never has an address that the kernel made.
+pub fn no_ipv6(network_knobs: &OwnedFd, link: &str) -> Result<(), Halt> {
+    let path = format!("ipv6/conf/{link}/disable_ipv6");
+    match rustix::fs::openat(network_knobs, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        // A kernel without IPv6 has none to switch off.
+        Err(Errno::NOENT) => Ok(()),
+        opened => opened.and_then(|file| rustix::io::write(file, b"1")).step("switch IPv6 off").map(drop),
+    }
+}
+
+/// `/proc/sys/net`, as it is before [`close`].
+pub fn network_knobs(proc: &OwnedFd) -> Result<OwnedFd, Halt> {
+    open(proc, "sys/net").step("open /proc/sys/net")?.ok_or_else(|| Halt::new(CAGE, "/proc/sys/net", Errno::NOENT))
+}
+
 /// No namespace of its own for whoever is in the user namespace of this process: behind the system-call filter.
 pub fn allow_no_namespaces(user_knobs: &OwnedFd) -> Result<(), Halt> {
     rustix::fs::openat(user_knobs, "max_user_namespaces", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())

@@ -70,13 +70,15 @@ pub fn build(parts: Parts<'_>) -> Result<Cage, Halt> {
     if parts.orders.network == Network::Own {
         proc::set_up(&proc)?;
     }
+    let network_knobs = proc::network_knobs(&proc)?;
     if !parts.orders.cage.nested {
         // A sandbox inside mounts a /proc of its own, which the kernel allows where ours is whole alone.
         proc::close(&proc, &covers)?;
     }
     sys::mount_setattr(root.as_fd(), c"", false, MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0)
         .step("read-only /")?;
-    Ok(Cage { workdir: workdir(&root, &parts.orders.workdir)?, null, proc, confinement: Rc::new(confinement) })
+    let workdir = workdir(&root, &parts.orders.workdir)?;
+    Ok(Cage { workdir, null, proc, network_knobs, confinement: Rc::new(confinement) })
 }
 
 /// The working directory inside, which must be one.
