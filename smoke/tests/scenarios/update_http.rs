@@ -1,10 +1,14 @@
 //! Updates over HTTP: from a maintainer's own server, from mirrors that mean ill, and by a child that has no rights.
 
 use crate::on_installed;
-use crate::update::{runs, update};
+use crate::update::{UPDATE_MAX, runs, update};
 use anyhow::{Context, ensure};
-use holdfast_smoke::{Fault, Host, Mirror, Output, Publisher, Result, Running, until};
+use holdfast_smoke::{Fault, Host, Mirror, Output, Publisher, Result, Running, tree_hash, until};
+use serde_json::Value;
 use std::time::Duration;
+
+/// What an update may change: all of it has to be as before where one is refused.
+const PLACES: &str = "/usr/local/lib/holdfast /usr/local/bin /etc /var/lib/holdfast/floor /var/lib/holdfast/receipts";
 
 /// A host that trusts a publisher, who has published 0.1.1 over an older set of his.
 fn published(host: &Host) -> Result<Publisher<'_>> {
@@ -117,6 +121,66 @@ fn update_is_fetched_by_a_child_without_rights() -> Result {
                 "{user}: it has what was its caller's\n{said}"
             );
             ensure!(said.lines().any(|line| line.ends_with("cwd -> /")), "{said}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn update_from_mirrors_that_mean_ill() -> Result {
+    on_installed(|host| {
+        let publisher = published(host)?;
+        let good = Mirror::start(host, Fault::None)?;
+        follow(&publisher, &[&good])?;
+        // Once, so that what it remembers of the keyring does not count as a change later.
+        update(host, "--dry-run")?.ok()?;
+        let before = tree_hash(host, PLACES)?;
+        let releases =
+            || -> Result<String> { Ok(host.root().run("ls -A /usr/local/lib/holdfast/releases")?.ok()?.text()) };
+        let only = releases()?;
+
+        let drip = Mirror::start(host, Fault::Drip)?;
+        follow(&publisher, &[&drip])?;
+        let slow = host.alice().start("exec holdfast update --check --json")?;
+        until("it is asked", Duration::from_secs(20), || Ok(!drip.asked().is_empty()))?;
+
+        let nowhere = "http://127.0.0.1:9".to_owned();
+        for (code, refusal, words, fault) in [
+            (1, None, "no such file", Fault::NotFound),
+            (5, Some("keyring-threshold"), "keyring.json", Fault::Html),
+            (5, Some("too-large"), "more than", Fault::Endless),
+            (1, None, "error", Fault::Length(u64::MAX / 2)),
+            (5, Some("keyring-threshold"), "keyring.json", Fault::Length(1)),
+            (1, None, "302", Fault::Redirect("file:///srv/holdfast".to_owned())),
+            (1, None, "refused", Fault::Redirect(nowhere)),
+            (5, Some("keyring-threshold"), "2 have to", Fault::Spoiled("keyring.json")),
+            (5, Some("bad-signature"), "SHA256SUMS", Fault::Spoiled("SHA256SUMS")),
+            (5, Some("wrong-digest"), "release.json", Fault::Spoiled("release.json")),
+            (5, Some("wrong-digest"), "holdfast-shim", Fault::Spoiled("holdfast-shim")),
+        ] {
+            let mirror = Mirror::start(host, fault.clone())?;
+            follow(&publisher, &[&mirror])?;
+            let said = update(host, "--yes --json")?.refuses(code, &[words]).with_context(|| format!("{fault:?}"))?;
+            let json: Value = said.json()?;
+            ensure!(json["refusal"].as_str() == refusal, "{fault:?}: {json}");
+            ensure!(releases()? == only, "{fault:?}: {}", releases()?);
+        }
+        let late = slow.wait_within(UPDATE_MAX)?.refuses(1, &["too-slow"])?;
+        ensure!(late.json::<Value>()?["refusal"] == "too-slow", "{late}");
+        println!("a byte a second: given up after {:.0} s", late.took.as_secs_f32());
+        let after = tree_hash(host, PLACES)?;
+        let changed: Vec<_> = after.iter().filter(|line| !before.contains(line)).collect();
+        // What this test itself wrote.
+        ensure!(changed.iter().all(|line| line.contains("/etc/holdfast/update.toml")), "changed: {changed:#?}");
+        runs(host, "0.1.0")?;
+
+        // One good mirror and two bad ones, in each order.
+        let bad = [Mirror::start(host, Fault::Html)?, Mirror::start(host, Fault::Endless)?];
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0]] {
+            let all = [&good, &bad[0], &bad[1]];
+            follow(&publisher, &order.map(|number| all[number]))?;
+            let said = host.alice().run("holdfast update --check")?.exits(10)?.text();
+            ensure!(said.contains("0.1.1 is there"), "{order:?}: {said}");
         }
         Ok(())
     })
