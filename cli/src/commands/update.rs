@@ -5,12 +5,13 @@ mod recover;
 
 use super::system;
 use crate::exit::{self, Stop};
+use crate::install::apply::HeldSignals;
 use crate::install::command::{Commands, HostCommands};
 use crate::install::record::Installed;
 use crate::install::step::Step;
 use crate::out;
 use crate::update::collect;
-use crate::update::config::{self, Trust};
+use crate::update::config;
 use crate::update::courier::Courier;
 use crate::update::error::UpdateError;
 use crate::update::notice;
@@ -123,12 +124,17 @@ fn need_state(layout: &Layout) -> anyhow::Result<HostState> {
 }
 
 /// Asks the sources what `args` wants of them.
-fn ask(args: &UpdateArgs, layout: &Layout, state: &HostState) -> Result<(Trust, Courier, Offer), UpdateError> {
+fn ask(
+    args: &UpdateArgs,
+    layout: &Layout,
+    state: &HostState,
+    seen: &mut Floor,
+) -> Result<(Courier, Offer), UpdateError> {
     let trust = config::read(layout, 0)?;
     let courier = Courier::new(trust.config.proxy.clone());
     let courier = courier.map_err(|source| UpdateError::Disk { what: "this program".to_owned(), source })?;
-    let offer = offer::best(&courier, &trust, state, args.to.as_ref(), Timestamp::now())?;
-    Ok((trust, courier, offer))
+    let offer = offer::best(&courier, &trust, state, args.to.as_ref(), Timestamp::now(), seen)?;
+    Ok((courier, offer))
 }
 
 fn is_newer(offer: &Offer, state: &HostState) -> bool {
@@ -137,7 +143,7 @@ fn is_newer(offer: &Offer, state: &HostState) -> bool {
 
 fn check(args: &UpdateArgs, layout: &Layout) -> anyhow::Result<ExitCode> {
     let state = need_state(layout)?;
-    let (_, _, offer) = ask(args, layout, &state).map_err(into_stop_unless(args.json))?;
+    let (_, offer) = ask(args, layout, &state, &mut Floor::default()).map_err(into_stop_unless(args.json))?;
     if Uid::effective().is_root() && args.to.is_none() {
         notice::remember(layout, &offer, Timestamp::now())?;
     }
@@ -223,9 +229,11 @@ fn change(
         preflight::check_states(layout, commands, &place, &installed.owners).map_err(&stop)?;
         Goal { folder, seen: Floor::default(), warnings: Vec::new() }
     } else {
-        let (_, courier, offer) = ask(args, layout, &state).map_err(&stop)?;
+        let mut seen = Floor::default();
+        let asked = ask(args, layout, &state, &mut seen);
         // Keys that were revoked stay so, whatever becomes of the release.
-        state::raise_floor(layout, offer.seen)?;
+        state::raise_floor(layout, seen)?;
+        let (courier, offer) = asked.map_err(&stop)?;
         if args.to.is_none() {
             notice::remember(layout, &offer, Timestamp::now())?;
         }
@@ -238,7 +246,7 @@ fn change(
         }
         let warnings = offer.signed.warnings.iter().map(ToString::to_string).collect();
         let folder = bring(layout, commands, &courier, &offer, installed).map_err(&stop)?;
-        Goal { folder, seen: offer.seen, warnings }
+        Goal { folder, seen, warnings }
     };
     let folder = &goal.folder;
     let swap = Swap { layout, commands, installed, soak: Duration::from_secs(args.soak) };
@@ -252,8 +260,13 @@ fn change(
         return say(args, &Receipt::new("dry-run", Some(state.current.to_string()), Some(folder.id().to_string())));
     }
     consent(args)?;
+    tell("from here on Ctrl-C and a terminal that goes away change nothing; `update --rollback` goes back afterwards");
+    let held = HeldSignals::hold();
     let outcome = swap.apply(folder, &state, &mut |step| announce(step))?;
-    finish(args, layout, &state, goal, outcome)
+    let code = finish(args, layout, &state, goal, outcome)?;
+    // What was held back came too late: it would only hide how this ended, which is now.
+    std::mem::forget(held);
+    Ok(code)
 }
 
 fn previous(layout: &Layout, state: &HostState) -> anyhow::Result<Folder> {

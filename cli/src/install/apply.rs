@@ -2,7 +2,7 @@
 
 use super::step::{Host, Interrupted, Step};
 use super::undo::Undo;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use std::fmt;
 
 /// A plan that failed, and what became of what it had done.
@@ -100,23 +100,25 @@ fn revert(done: Vec<(String, Undo)>, host: &Host) -> Vec<String> {
     left
 }
 
-/// Keeps signals pending that a person or a closing terminal sends.
-struct HeldSignals(SigSet);
+/// Keeps signals pending that a person or a closing terminal sends, until it is dropped.
+pub struct HeldSignals(Option<SigSet>);
 
 impl HeldSignals {
-    fn hold() -> Self {
+    /// From here on.
+    pub fn hold() -> Self {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
             set.add(signal);
         }
         // It fails only for a bad argument; then signals end us as ever.
-        let _ = set.thread_block();
-        Self(set)
+        Self(set.thread_swap_mask(SigmaskHow::SIG_BLOCK).ok())
     }
 }
 
 impl Drop for HeldSignals {
     fn drop(&mut self) {
-        let _ = self.0.thread_unblock();
+        if let Some(before) = &self.0 {
+            let _ = before.thread_set_mask();
+        }
     }
 }

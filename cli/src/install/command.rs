@@ -158,6 +158,8 @@ fn spawn(call: &Call) -> io::Result<Child> {
     let mut command = Command::new(&call.program);
     command.args(&call.args).env_clear().envs([("PATH", PATH), ("LC_ALL", "C")]);
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A group of its own: Ctrl-C at the terminal is ours to answer, and must not end a step in its middle.
+    command.process_group(0);
     if let Some((uid, gid)) = call.as_owner {
         // The standard library empties the supplementary groups where root sets a uid.
         command.uid(uid).gid(gid);

@@ -21,11 +21,10 @@ pub struct Offer {
     pub small: [(&'static str, Vec<u8>); 3],
     /// What they say.
     pub signed: Verified<SignedRelease>,
-    /// What was learned of keys and time, whatever becomes of the release.
-    pub seen: Floor,
 }
 
-/// Asks all sources for `wanted`, or for their newest.
+/// Asks all sources for `wanted`, or for their newest. `seen` becomes what was learned of keys and time: that stands,
+/// whatever becomes of the release.
 ///
 /// # Errors
 /// Where no source offers anything that this host may take: with the first refusal, or else the first failure.
@@ -35,12 +34,13 @@ pub fn best(
     host: &HostState,
     wanted: Option<&Version>,
     clock: Timestamp,
+    seen: &mut Floor,
 ) -> Result<Offer, UpdateError> {
     let sources: Vec<&str> = trust.config.sources.iter().map(|source| source.trim_end_matches('/')).collect();
     let keyrings = sources.iter().map(|source| keyring(courier, trust, &host.floor, source, clock));
     let keyring = first_by(keyrings, |keyring| keyring.epoch())?;
-    let seen = Floor { keyring_epoch: keyring.epoch(), time: keyring.created(), ..Floor::default() };
-    let floor = host.floor.raised_by(seen);
+    *seen = Floor { keyring_epoch: keyring.epoch(), time: keyring.created(), ..Floor::default() };
+    let floor = host.floor.raised_by(*seen);
     let folder = wanted.map_or_else(|| "latest".to_owned(), |version| format!("v{version}"));
     let channel = trust.config.channel.as_str();
     let sets = sources.iter().map(|source| {
@@ -55,7 +55,7 @@ pub fn best(
         let (arch, kept, running) = (std::env::consts::ARCH, &host.kept(), Some(&host.running));
         let host = Host { arch, channel, wanted, floor: &floor, kept, running, clock };
         let signed = holdfast_release::verify(offered, &keyring, &host)?;
-        Ok(Offer { base, small, signed, seen })
+        Ok(Offer { base, small, signed })
     });
     match (first_by(sets, |offer| offer.signed.release.seq), wanted) {
         (Err(UpdateError::NotThere(why)), Some(version)) => {

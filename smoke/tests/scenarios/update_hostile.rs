@@ -122,3 +122,44 @@ fn update_refuses_what_was_signed_and_is_not_for_this_host() -> Result {
         Ok(())
     })
 }
+
+/// A key is stolen, revoked and replaced, as operations.md says it; then its thief and an old mirror try what they can.
+#[test]
+fn update_follows_a_rotation_of_keys_and_takes_nothing_of_a_revoked_one() -> Result {
+    on_installed(|host| {
+        let publisher = Publisher::new(host)?;
+        publisher.trust()?;
+        publisher.take_next("next")?;
+        publisher.publish("next", "0.1.1", 5, "")?;
+        update(host, "--dry-run")?.ok()?;
+        publisher.run(&format!("cp -r {MIRROR} old-mirror"))?;
+
+        let id =
+            publisher.run("python3 -c \"import json; print(json.load(open('keyring.json'))['keys'][0]['id'])\"")?;
+        publisher.run("holdfast-release keygen release-2")?;
+        publisher.run(&format!(
+            "holdfast-release keyring --from keyring.json --revoke {id} --add release-2.pem keyring.json"
+        ))?;
+        for one_root in ["root-1", "root-2", "root-3"] {
+            publisher.sign_keyring(&[one_root])?;
+            refused(host, 5, "keyring-threshold")?;
+        }
+        publisher.sign_keyring(&["root-1", "root-3"])?;
+        refused(host, 5, "bad-signature")?;
+        publish_by_hand(host, &publisher, "next", "r['seq'] = 9", "release")?;
+        refused(host, 5, "bad-signature")?;
+        // The rotation stands though no release of it was taken yet: a mirror of before it is refused.
+        publisher.run(&format!("cp -r {MIRROR} new-mirror && rm -rf {MIRROR}/* && cp -r old-mirror/* {MIRROR}/"))?;
+        refused(host, 5, "keyring-rollback")?;
+        publisher.run(&format!("rm -rf {MIRROR}/* && cp -r new-mirror/* {MIRROR}/"))?;
+        publish_by_hand(host, &publisher, "next", "r['seq'] = 6; r['key_epoch'] = 2", "release-2")?;
+        update(host, "--yes --soak 1")?.ok()?;
+        runs(host, "0.1.1")?;
+
+        // A mirror of before the rotation, and the thief with the keyring of then.
+        publisher.run(&format!("rm -rf {MIRROR}/* && cp -r old-mirror/* {MIRROR}/"))?;
+        refused(host, 5, "keyring-rollback")?;
+        publish_by_hand(host, &publisher, "next", "r['seq'] = 10", "release")?;
+        refused(host, 5, "keyring-rollback")
+    })
+}

@@ -3,7 +3,6 @@
 use super::tell;
 use crate::update::stage::Progress;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
 
 /// What is shown so far.
 #[derive(Default)]
@@ -18,15 +17,15 @@ impl Shown {
         let name = progress.file.name.as_str();
         let is_new = self.file != name;
         name.clone_into(&mut self.file);
-        if std::io::stderr().is_terminal() {
-            let bar = self.bar.get_or_insert_with(|| ProgressBar::new(progress.whole).with_style(style()));
-            if is_new {
-                bar.set_message(self.file.clone());
-            }
-            bar.set_position(progress.done);
-        } else if is_new {
+        let bar = self.bar.get_or_insert_with(|| ProgressBar::new(progress.whole).with_style(style()));
+        // It hides where stderr is no terminal, or one that cannot move its cursor.
+        let hidden = bar.is_hidden();
+        if is_new && hidden {
             tell(&format!("fetch {name} ({} KiB)", progress.file.size.div_ceil(1024)));
+        } else if is_new {
+            bar.set_message(self.file.clone());
         }
+        bar.set_position(progress.done);
     }
 }
 
