@@ -2,7 +2,7 @@
 //! meanwhile is waited for: the worker never notices, so neither does whoever watches it.
 
 use crate::caller::Caller;
-use crate::client::{ANSWER_MAX, CallError, Daemon, answer, present};
+use crate::client::{self, ANSWER_MAX, CallError, Daemon, Patience, answer, present};
 use crate::commands::run::LAUNCH_MAX;
 use crate::exec::own::{self, Seat};
 use crate::exec::terminal::{self, RawTerminal};
@@ -17,7 +17,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tonic::Request;
 
+/// Longest that a stop may take: the longest grace, and then some.
+const STOP_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pause before a slow terminal is offered the next piece.
 const SLOW_PAUSE: Duration = Duration::from_millis(5);
 
@@ -114,6 +117,7 @@ struct Watch {
     /// Told where whoever sits there leaves.
     leaves: mpsc::Sender<()>,
     raw: Option<RawTerminal>,
+    patience: Patience,
 }
 
 impl Watch {
@@ -131,6 +135,7 @@ impl Watch {
             seat,
             leaves,
             raw: None,
+            patience: Patience::default(),
         };
         Ok((watch, left))
     }
@@ -163,20 +168,25 @@ impl Watch {
     async fn until_it_ends(&mut self, id: &str) -> anyhow::Result<Worker> {
         loop {
             match self.next_reading(id).await {
-                Err(CallError::Lost) => self.reconnect(id).await?,
+                Err(CallError::Lost) => self.reconnect().await?,
                 outcome => return Ok(outcome?),
             }
         }
     }
 
     async fn until_its_end(&mut self, spec: WorkerSpec, remove: bool) -> anyhow::Result<Worker> {
-        match self.first_reading(spec).await {
-            Err(CallError::Lost) if self.started => {}
-            outcome => return Ok(outcome?),
+        let (call, request) = (client::key()?, RunRequest { spec: Some(spec), attach: true });
+        loop {
+            match self.first_reading(client::keyed(request.clone(), call)).await {
+                Err(CallError::Lost) if self.started => break,
+                // By its key the daemon knows whether it made the worker.
+                Err(CallError::Lost) => self.reconnect().await?,
+                outcome => return Ok(outcome?),
+            }
         }
         let id = present(self.worker.clone())?;
         loop {
-            self.reconnect(&id).await?;
+            self.reconnect().await?;
             match self.next_reading(&id).await {
                 Err(CallError::Lost) => {}
                 outcome => {
@@ -184,7 +194,10 @@ impl Watch {
                     if remove {
                         // The daemon does it for the watcher of `Run`; this one came later.
                         let request = RemoveRequest { worker: id, force: false };
-                        let _ = answer(ANSWER_MAX, self.daemon.rpc.remove(request)).await;
+                        let _ = self
+                            .daemon
+                            .change(ANSWER_MAX, request, |mut rpc, request| async move { rpc.remove(request).await })
+                            .await;
                     }
                     return Ok(worker);
                 }
@@ -193,9 +206,9 @@ impl Watch {
     }
 
     /// From `Run` to the worker's end, or to the daemon's.
-    async fn first_reading(&mut self, spec: WorkerSpec) -> Result<Worker, CallError> {
+    async fn first_reading(&mut self, request: Request<RunRequest>) -> Result<Worker, CallError> {
+        self.cursor.rewind();
         let launch_by = Instant::now() + LAUNCH_MAX;
-        let request = RunRequest { spec: Some(spec), attach: true };
         let call = tokio::time::timeout_at(launch_by, self.daemon.rpc.run(request)).await;
         let mut events = call.map_err(|_| CallError::Deadline(LAUNCH_MAX))??.into_inner();
         loop {
@@ -249,11 +262,12 @@ impl Watch {
     }
 
     /// Waits for the daemon to come back; a signal ends the waiting, not the worker.
-    async fn reconnect(&mut self, id: &str) -> anyhow::Result<()> {
+    async fn reconnect(&mut self) -> anyhow::Result<()> {
         tokio::select! {
-            again = self.daemon.again() => self.daemon = again?,
+            again = self.daemon.again(&mut self.patience) => self.daemon = again?,
             number = self.signals.next() => {
-                let text = format!("worker {id} goes on: no daemon was there to pass signal {number} on");
+                let worker = self.worker.as_deref().map_or_else(String::new, |id| format!("worker {id} goes on: "));
+                let text = format!("{worker}no daemon was there to pass signal {number} on");
                 let code = u8::try_from(number).unwrap_or(0) + SIGNAL_BASE;
                 return Err(Stop { code, text }.into());
             }
@@ -277,13 +291,17 @@ impl Watch {
         }
         let request = KillRequest { worker, signal: number };
         // Where it has just ended, its end is on the way.
-        let _ = answer(ANSWER_MAX, self.daemon.rpc.kill(request)).await;
+        let _ =
+            self.daemon.change(ANSWER_MAX, request, |mut rpc, request| async move { rpc.kill(request).await }).await;
     }
 
     /// Whoever presses Ctrl-C means the end of it. Beside the output, which goes on until then.
     fn stop(&self, worker: String) {
-        let mut rpc = self.daemon.rpc.clone();
-        tokio::spawn(async move { drop(rpc.stop(StopRequest { worker, ..Default::default() }).await) });
+        let (daemon, request) = (self.daemon.clone(), StopRequest { worker, ..Default::default() });
+        tokio::spawn(async move {
+            let stop = daemon.change(STOP_MAX, request, |mut rpc, request| async move { rpc.stop(request).await });
+            drop(stop.await);
+        });
     }
 
     async fn write(&mut self, output: Output) {

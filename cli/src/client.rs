@@ -1,16 +1,17 @@
 //! Finding the daemon, making sure that it is the right one, and calling it with bounds.
 
+mod again;
 mod candidates;
 mod trust;
 
+pub use again::{Patience, key, keyed};
 pub use candidates::{Candidate, Origin, session_root, sockets};
 pub use trust::check_directories;
 
 use crate::caller::Caller;
 use crate::exit::Stop;
-use holdfast_proto::daemon::StatusRequest;
 use holdfast_proto::daemon::daemon_client::DaemonClient;
-use holdfast_proto::problem::Problem;
+use holdfast_proto::problem::{Problem, Reason};
 use hyper_util::rt::TokioIo;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// Most time for a socket to take a connection: a listener held for a daemon takes it at once.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -26,12 +27,6 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 const BACKLOG_PAUSE: Duration = Duration::from_millis(20);
 /// Most time for an answer that needs no worker to do anything.
 pub const ANSWER_MAX: Duration = Duration::from_secs(8);
-/// Longest absence of a daemon that a verb sits out.
-const AWAY_MAX: Duration = Duration::from_secs(30);
-/// How often a question is put again to a daemon that came back.
-const ASKED_AGAIN_MAX: u32 = 5;
-/// Pause between two attempts meanwhile.
-const AWAY_PAUSE: Duration = Duration::from_millis(50);
 /// A daemon that answers no ping for so long while a stream is open is gone.
 const PING_MAX: Duration = Duration::from_secs(8);
 /// Most bytes of one answer: 2,000 workers with long commands fit.
@@ -72,7 +67,11 @@ impl From<Status> for CallError {
                 Self::Unusable(status.message().to_owned())
             }
             _ if on_the_way && is_transport(&status) => Self::Lost,
-            _ => Self::Problem(Problem::from_status(&status)),
+            _ => match Problem::from_status(&status) {
+                // Handed back, or to be gone on with: another one answers soon.
+                leaving if leaving.reason() == Reason::Leaving => Self::Lost,
+                problem => Self::Problem(problem),
+            },
         }
     }
 }
@@ -101,32 +100,57 @@ impl Daemon {
         &self,
         call: impl AsyncFn(DaemonClient<Channel>) -> Result<Response<T>, Status>,
     ) -> Result<T, CallError> {
+        let mut patience = Patience::default();
         let mut outcome = answer(ANSWER_MAX, call(self.rpc.clone())).await;
-        for _ in 0..ASKED_AGAIN_MAX {
-            if !matches!(outcome, Err(CallError::Lost)) {
-                break;
-            }
-            outcome = answer(ANSWER_MAX, call(self.again().await?.rpc)).await;
+        while matches!(outcome, Err(CallError::Lost)) {
+            outcome = answer(ANSWER_MAX, call(self.again(&mut patience).await?.rpc)).await;
         }
         outcome
+    }
+
+    /// Has something changed, once: made again over any restart or crash of the daemon, with the same key, by which the
+    /// daemon knows what it has done already.
+    ///
+    /// # Errors
+    /// As [`answer`], and [`CallError::NoDaemon`] where none comes back.
+    pub async fn change<Q: Clone, T, R>(
+        &self,
+        limit: Duration,
+        request: Q,
+        call: impl Fn(DaemonClient<Channel>, Request<Q>) -> R,
+    ) -> Result<T, CallError>
+    where
+        R: Future<Output = Result<Response<T>, Status>>,
+    {
+        let key = again::key()?;
+        let mut patience = Patience::default();
+        let mut rpc = self.rpc.clone();
+        loop {
+            match answer(limit, call(rpc, again::keyed(request.clone(), key))).await {
+                Err(CallError::Lost) => rpc = self.again(&mut patience).await?.rpc,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Waits until a daemon answers again: it was killed, or is being updated.
     ///
     /// # Errors
     /// [`CallError::NoDaemon`] where none does for long.
-    pub async fn again(&self) -> Result<Self, CallError> {
-        let give_up = tokio::time::Instant::now() + AWAY_MAX;
+    pub async fn again(&self, patience: &mut Patience) -> Result<Self, CallError> {
         loop {
-            tokio::time::sleep(AWAY_PAUSE).await;
+            patience.pause().await;
+            if !patience.is_left() {
+                return Err(CallError::Lost);
+            }
             let attempt = async {
-                let mut daemon = connect(&self.way.0, &self.way.1).await?;
+                let daemon = connect(&self.way.0, &self.way.1).await?;
                 // A listener that is held for a daemon takes connections before one is there: only an answer counts.
-                answer(ANSWER_MAX, daemon.rpc.status(StatusRequest {})).await?;
+                answer(ANSWER_MAX, again::nothing(daemon.rpc.clone())).await?;
                 Ok(daemon)
             };
             match attempt.await {
-                Err(_) if tokio::time::Instant::now() < give_up => {}
+                Err(_) if patience.is_left() => {}
                 outcome => return outcome,
             }
         }
@@ -142,7 +166,16 @@ pub fn with_daemon<T>(caller: &Caller, talk: impl AsyncFnOnce(Daemon) -> anyhow:
     caller.become_owner()?;
     bound_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(async { talk(connect(caller, &candidates).await?).await });
+    let result = runtime.block_on(async {
+        let mut patience = Patience::default();
+        loop {
+            match connect(caller, &candidates).await {
+                // It was killed between taking the connection and its first word.
+                Err(CallError::Lost) if patience.is_left() => patience.pause().await,
+                outcome => return talk(outcome?).await,
+            }
+        }
+    });
     runtime.shutdown_background();
     result
 }

@@ -124,6 +124,7 @@ fn of_reason(reason: Reason) -> u8 {
         | Reason::Host => REFUSED,
         Reason::Unspecified
         | Reason::Unavailable
+        | Reason::Leaving
         | Reason::Deadline
         | Reason::NoSpace
         | Reason::CannotExecute
@@ -170,6 +171,7 @@ mod tests {
             (Reason::NotYours, 5, 125),
             (Reason::StaleEpoch, 5, 125),
             (Reason::Unavailable, 1, 125),
+            (Reason::Leaving, 1, 125),
             (Reason::Host, 5, 125),
             (Reason::Deadline, 1, 125),
             (Reason::NoSpace, 1, 125),

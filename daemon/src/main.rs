@@ -10,6 +10,7 @@ mod exec;
 mod follow;
 mod helper;
 mod hosts;
+mod leave;
 mod listen;
 mod notify;
 mod output;
@@ -35,8 +36,8 @@ use supervisor::Shared;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt;
 
-/// How long calls under way may take once the daemon is told to end. Workers are not concerned.
-const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+/// How long connections may take to close once no call is under way any more. Workers are not concerned.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 /// Calls of one connection at once, as HTTP/2 tells the other side.
 const CALLS_PER_CONNECTION_MAX: u32 = 128;
 /// Headers of one call; ours are a few hundred bytes. More frames of headers than this fills end the connection (threat T11).
@@ -114,7 +115,7 @@ fn serve(owner: OwnerName, layout: Layout) -> Result<(), StartError> {
     let needed_form = store::oldest_needed(&layout);
     let (state, workers_run) = (layout.owner_state(&owner), layout.workers_run(&owner));
     confine::drop_privileges()?;
-    let incoming = peer::accept(listener, uid.as_raw()).map_err(io("starting to accept"))?;
+    let door = peer::watch(listener, uid.as_raw()).map_err(io("starting to accept"))?;
     confine::restrict_files(&[state.clone(), workers_run.clone()])?;
     let store = store::start().map_err(io("starting the store"))?;
     let runtime =
@@ -139,20 +140,18 @@ fn serve(owner: OwnerName, layout: Layout) -> Result<(), StartError> {
         tokio::spawn(shared.changes.clone().tell());
         reconcile::reconcile(&shared, opened).await;
         tokio::spawn(reconcile::settle_helper(shared.clone(), helper, fence));
-        answer(shared, incoming, &socket).await.map_err(io("serving"))
+        answer(shared, &door, &socket).await.map_err(io("serving"))
     })
 }
 
-/// Serves until SIGTERM or SIGINT, then ends calls under way within [`DRAIN_WITHIN`].
-async fn answer(
-    shared: Arc<Shared>,
-    incoming: tokio::sync::mpsc::Receiver<peer::Accepted>,
-    socket: &Path,
-) -> std::io::Result<()> {
+/// Serves until SIGTERM or SIGINT. Then, in this order: takes nothing more (what waits at the listener is for the
+/// successor), ends streams, lets calls end or hands them back, and closes its connections.
+async fn answer(shared: Arc<Shared>, door: &peer::Door, socket: &Path) -> std::io::Result<()> {
     let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (drain, drained) = tokio::sync::oneshot::channel::<()>();
-    let connections = tokio_stream::wrappers::ReceiverStream::new(incoming).map(peer::Connection::new);
+    let connections = tokio_stream::wrappers::ReceiverStream::new(door.open()).map(peer::Connection::new);
     let live = shared.entries().iter().filter(|entry| entry.view().phase.is_live()).count();
+    let leaving = shared.leaving.clone();
     let server = tonic::transport::Server::builder()
         .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
@@ -170,11 +169,16 @@ async fn answer(
         _ = interrupted.recv() => {}
     }
     notify::stopping();
+    door.close();
     drop(drain);
-    // A client that holds a silent connection open would keep the drain waiting for ever (hyperium/hyper#4170).
-    match tokio::time::timeout(DRAIN_WITHIN, server).await {
-        Ok(ended) => ended.map_err(std::io::Error::other),
-        Err(_) => Ok(()),
+    let left = async {
+        leaving.leave().await;
+        tokio::time::sleep(CLOSE_WITHIN).await;
+    };
+    tokio::select! {
+        ended = &mut server => ended.map_err(std::io::Error::other),
+        // A client that holds a silent connection open would keep the server waiting for ever (hyperium/hyper#4170).
+        () = left => Ok(()),
     }
 }
 

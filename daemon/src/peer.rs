@@ -13,13 +13,14 @@
 //! and so that link, is denied (landlock(7)). The thread accepts, looks, and hands over; it reads nothing from callers.
 
 use crate::confine::hold_limits;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -62,48 +63,135 @@ pub struct Accepted {
     open: Arc<()>,
 }
 
-/// Starts accepting for `uid` in a thread of its own. To be called before the calling thread enters Landlock.
-pub fn accept(listener: UnixListener, uid: u32) -> io::Result<mpsc::Receiver<Accepted>> {
-    let (accepted, incoming) = mpsc::channel(QUEUE_MAX);
-    let ours = Home::read()?;
-    listener.set_nonblocking(false)?;
-    std::thread::Builder::new().name("accept".into()).spawn(move || accept_all(&listener, uid, &ours, &accepted))?;
-    Ok(incoming)
+/// Where callers come in: open or closed. What is closed refuses nobody: the listener is systemd's or the session's, and
+/// who calls meanwhile waits in its queue for whoever opens next.
+#[derive(Debug)]
+pub struct Door {
+    inside: Arc<Inside>,
+    bell: OwnedFd,
 }
 
-fn accept_all(listener: &UnixListener, uid: u32, ours: &Home, accepted: &mpsc::Sender<Accepted>) {
-    let open = Arc::new(());
-    // Said once for a bout of failures: descriptors that are used up stay so for a while.
-    let mut failing = false;
-    loop {
-        while Arc::strong_count(&open) > CONNECTIONS_MAX {
+/// Both sides of the door's lock: where accepted connections go, while it is open.
+type Inside = Mutex<Option<mpsc::Sender<Accepted>>>;
+
+impl Door {
+    /// Lets callers in; the receiver has them. Whoever opened before hears nothing more.
+    pub fn open(&self) -> mpsc::Receiver<Accepted> {
+        let (accepted, incoming) = mpsc::channel(QUEUE_MAX);
+        self.turn(Some(accepted));
+        incoming
+    }
+
+    /// Lets nobody in any more.
+    pub fn close(&self) {
+        self.turn(None);
+    }
+
+    fn turn(&self, to: Option<mpsc::Sender<Accepted>>) {
+        *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = to;
+        // Full only where the thread has been woken already.
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+}
+
+/// Starts watching the door for `uid` in a thread of its own; it is closed. To be called before the calling thread enters
+/// Landlock.
+pub fn watch(listener: UnixListener, uid: u32) -> io::Result<Door> {
+    // Two daemons have this listener for a moment where one replaces the other: neither may wait in accept(2).
+    listener.set_nonblocking(true)?;
+    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let inside = Arc::<Inside>::default();
+    let porter = Porter {
+        listener,
+        uid,
+        home: Home::read()?,
+        inside: inside.clone(),
+        bell: bell.try_clone()?,
+        open: Arc::default(),
+        failing: AtomicBool::new(false),
+    };
+    std::thread::Builder::new().name("accept".into()).spawn(move || porter.watch())?;
+    Ok(Door { inside, bell })
+}
+
+/// The thread at the door.
+struct Porter {
+    listener: UnixListener,
+    uid: u32,
+    home: Home,
+    inside: Arc<Inside>,
+    bell: OwnedFd,
+    /// Held by each connection.
+    open: Arc<()>,
+    /// Said once for a bout of failures: descriptors that are used up stay so for a while.
+    failing: AtomicBool,
+}
+
+impl Porter {
+    fn watch(&self) {
+        loop {
+            let accepted = self.inside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match (self.wait(accepted.is_some()), accepted) {
+                (Ok(true), Some(accepted)) => self.accept(&accepted),
+                (Ok(_), _) => {}
+                (Err(error), _) => {
+                    // With a limit of no open files, poll(2) takes none to watch.
+                    hold_limits();
+                    tracing::warn!(%error, "the listener could not be watched");
+                    std::thread::sleep(ACCEPT_RETRY);
+                }
+            }
+        }
+    }
+
+    /// True: somebody may be there. False: the door was turned.
+    fn wait(&self, is_open: bool) -> io::Result<bool> {
+        let mut watched = vec![PollFd::new(&self.bell, PollFlags::IN)];
+        watched.extend(is_open.then(|| PollFd::new(&self.listener, PollFlags::IN)));
+        match rustix::event::poll(&mut watched, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if watched[0].revents().is_empty() {
+            return Ok(watched.get(1).is_some_and(|listener| !listener.revents().is_empty()));
+        }
+        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        Ok(false)
+    }
+
+    fn accept(&self, accepted: &mpsc::Sender<Accepted>) {
+        while Arc::strong_count(&self.open) > CONNECTIONS_MAX {
+            if accepted.is_closed() {
+                return;
+            }
             std::thread::sleep(ACCEPT_RETRY);
         }
-        let accepting = listener.accept();
+        let accepting = self.listener.accept();
         hold_limits();
         let stream = match accepting {
             Ok((stream, _)) => {
-                failing = false;
+                self.failing.store(false, Ordering::Relaxed);
                 stream
             }
+            // Another daemon was quicker, or they have gone.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionAborted) => return,
             Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
+                if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "connections cannot be accepted");
                 }
                 std::thread::sleep(ACCEPT_RETRY);
-                continue;
+                return;
             }
         };
-        let peer = match examine(&stream, uid, ours) {
+        let peer = match examine(&stream, self.uid, &self.home) {
             Ok(process) => Peer::Owner(Arc::new(process)),
             Err(refusal) => {
                 tracing::warn!(target: "audit", %refusal, "a caller was refused");
                 Peer::Foreign
             }
         };
-        if accepted.blocking_send(Accepted { stream, peer, open: open.clone() }).is_err() {
-            return;
-        }
+        // An error is a door that was closed meanwhile: this one has to call again.
+        drop(accepted.blocking_send(Accepted { stream, peer, open: self.open.clone() }));
     }
 }
 

@@ -2,16 +2,20 @@
 
 mod events;
 mod networks;
+mod once;
 mod programs;
 mod prune;
+mod runs;
 pub mod standard;
 mod tell;
 
+use crate::leave;
 use crate::output::{self, Reader};
 use crate::peer::Peer;
 use crate::stats;
-use crate::supervisor::{Ask, Shared, grace_of, invalid};
+use crate::supervisor::{Ask, Shared, invalid};
 use crate::worker::Phase as WorkerPhase;
+use crate::worker::Verb;
 use crate::worker::events::Wanted;
 use crate::worker::query::{Filter, FilterError};
 use crate::worker::spec;
@@ -19,6 +23,7 @@ use holdfast_proto::daemon::daemon_server::{Daemon, DaemonServer};
 use holdfast_proto::daemon::*;
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::{MESSAGE_BYTES_MAX, VERSION};
+use once::Attempt;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,12 +40,14 @@ pub type Guarded<S> = InterceptedService<S, fn(Request<()>) -> Result<Request<()
 #[derive(Debug, Clone)]
 pub struct Service {
     shared: Arc<Shared>,
+    /// Calls under way, by their keys.
+    under_way: Arc<once::UnderWay>,
 }
 
 impl Service {
     /// The service, with its caps, for the owner alone.
     pub fn guarded(shared: Arc<Shared>) -> Guarded<DaemonServer<Self>> {
-        let server = DaemonServer::new(Self { shared })
+        let server = DaemonServer::new(Self { shared, under_way: Arc::default() })
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
         InterceptedService::new(server, admit)
@@ -72,79 +79,92 @@ impl Daemon for Service {
     type EventsStream = ReceiverStream<Result<EventsReply, Status>>;
 
     async fn run(&self, request: Request<RunRequest>) -> Answered<Self::RunStream> {
+        let call = once::call_of(&request)?;
         let request = request.into_inner();
-        let spec = request.spec.ok_or_else(|| invalid(spec::SpecError::Missing))?;
-        let created = self.shared.create(spec).await?;
+        let turn = match &call {
+            Some(call) => Some(self.under_way.enter(call.key).await),
+            None => None,
+        };
+        let created = runs::created(&self.shared, request.spec, call).await?;
         let (events, stream) = mpsc::channel(STREAM_EVENTS_MAX);
         let shared = self.shared.clone();
         tokio::spawn(async move {
             // An error is a caller who has gone; the worker does not depend on them.
-            drop(tell::run(&shared, created, request.attach, &events).await);
+            drop(runs::run(&shared, (created, turn), request.attach, &events).await);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn start(&self, request: Request<StartRequest>) -> Answered<StartReply> {
-        let entry = self.shared.find(&request.into_inner().worker)?;
-        let worker = entry.ask(Ask::Start).await?;
-        Ok(Response::new(StartReply { worker: Some(worker) }))
+        let act = async |attempt: Attempt, _: StartRequest| {
+            Ok(StartReply { worker: Some(attempt.ask(Verb::Start, Ask::Start).await?) })
+        };
+        self.once(request, act).await
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Answered<StopReply> {
-        let request = request.into_inner();
-        let entry = self.shared.find(&request.worker)?;
-        let grace = grace_of(&entry, request.timeout_secs)?;
-        let ask = if request.for_shutdown { Ask::PowerOff } else { Ask::Stop };
-        let worker = entry.ask(|answer| ask(grace, answer)).await?;
-        Ok(Response::new(StopReply { worker: Some(worker) }))
+        let act = async |attempt: Attempt, request: StopRequest| {
+            let grace = attempt.grace(request.timeout_secs)?;
+            let ask = if request.for_shutdown { Ask::PowerOff } else { Ask::Stop };
+            Ok(StopReply { worker: Some(attempt.ask(Verb::Stop, |answer| ask(grace, answer)).await?) })
+        };
+        self.once(request, act).await
     }
 
     async fn restart(&self, request: Request<RestartRequest>) -> Answered<RestartReply> {
-        let request = request.into_inner();
-        let entry = self.shared.find(&request.worker)?;
-        let grace = grace_of(&entry, request.timeout_secs)?;
-        let worker = entry.ask(|answer| Ask::Restart(grace, answer)).await?;
-        Ok(Response::new(RestartReply { worker: Some(worker) }))
+        let act = async |attempt: Attempt, request: RestartRequest| {
+            let grace = attempt.grace(request.timeout_secs)?;
+            let worker = attempt.ask(Verb::Restart, |answer| Ask::Restart(grace, answer)).await?;
+            Ok(RestartReply { worker: Some(worker) })
+        };
+        self.once(request, act).await
     }
 
     async fn suspend(&self, request: Request<SuspendRequest>) -> Answered<SuspendReply> {
-        let entry = self.shared.find(&request.into_inner().worker)?;
-        let worker = entry.ask(Ask::Suspend).await?;
-        Ok(Response::new(SuspendReply { worker: Some(worker) }))
+        let act = async |attempt: Attempt, _: SuspendRequest| {
+            Ok(SuspendReply { worker: Some(attempt.ask(Verb::Suspend, Ask::Suspend).await?) })
+        };
+        self.once(request, act).await
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Answered<ResumeReply> {
-        let entry = self.shared.find(&request.into_inner().worker)?;
-        let worker = entry.ask(Ask::Resume).await?;
-        Ok(Response::new(ResumeReply { worker: Some(worker) }))
+        let act = async |attempt: Attempt, _: ResumeRequest| {
+            Ok(ResumeReply { worker: Some(attempt.ask(Verb::Resume, Ask::Resume).await?) })
+        };
+        self.once(request, act).await
     }
 
     async fn kill(&self, request: Request<KillRequest>) -> Answered<KillReply> {
-        let request = request.into_inner();
-        let entry = self.shared.find(&request.worker)?;
-        let signal = spec::signal(request.signal).map_err(invalid)?;
-        let worker = entry.ask(|answer| Ask::Kill(signal, answer)).await?;
-        Ok(Response::new(KillReply { worker: Some(worker) }))
+        let act = async |attempt: Attempt, request: KillRequest| {
+            let signal = spec::signal(request.signal).map_err(invalid)?;
+            Ok(KillReply { worker: Some(attempt.ask(Verb::Kill, |answer| Ask::Kill(signal, answer)).await?) })
+        };
+        self.once(request, act).await
     }
 
     async fn remove(&self, request: Request<RemoveRequest>) -> Answered<RemoveReply> {
-        let request = request.into_inner();
-        let entry = self.shared.find(&request.worker)?;
-        entry.ask(|answer| Ask::Remove { force: request.force, answer }).await?;
-        Ok(Response::new(RemoveReply { id: entry.id.to_string() }))
+        let act = async |attempt: Attempt, request: RemoveRequest| {
+            attempt.ask(Verb::Remove, |answer| Ask::Remove { force: request.force, answer }).await?;
+            Ok(RemoveReply { id: attempt.id() })
+        };
+        self.once(request, act).await
     }
 
     async fn prune(&self, request: Request<PruneRequest>) -> Answered<PruneReply> {
-        let request = request.into_inner();
-        let filter = filter(&request.filters)?;
-        let pruned = prune::prune(&self.shared, &filter, request.dry_run).await?;
-        Ok(Response::new(PruneReply { pruned }))
+        let act = async |attempt: Attempt, request: PruneRequest| {
+            let filter = filter(&request.filters)?;
+            Ok(PruneReply { pruned: prune::prune(&attempt.shared, &filter, request.dry_run).await? })
+        };
+        self.once(request, act).await
     }
 
     async fn wait(&self, request: Request<WaitRequest>) -> Answered<WaitReply> {
         let entry = self.shared.find(&request.into_inner().worker)?;
         let _watch = entry.watch();
-        Ok(Response::new(WaitReply { worker: Some(entry.ended().await) }))
+        tokio::select! {
+            worker = entry.ended() => Ok(Response::new(WaitReply { worker: Some(worker) })),
+            () = self.shared.leaving.begun() => Err(leave::hand_back().into()),
+        }
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Answered<ListReply> {
@@ -199,7 +219,8 @@ impl Daemon for Service {
             let event = |output| LogsEvent { output: Some(output) };
             let follow = request.follow.then(|| (&entry, shared.changes.follow(&dir)));
             // An error is a caller who has gone.
-            drop(tell::output(reader, span, follow, &events, event).await);
+            let told = async { drop(tell::output(reader, span, follow, &events, event).await) };
+            shared.leaving.or_go_on_elsewhere(told, || None, &events).await;
             drop(watch);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -225,14 +246,19 @@ impl Daemon for Service {
         let wanted = Wanted::parse(&request.filters, request.since, request.until).map_err(refused_filter)?;
         let following = events::Following::after(&self.shared, request.cursor, request.follow, wanted).await?;
         let (events, stream) = mpsc::channel(STREAM_EVENTS_MAX);
-        // An error is a caller who has gone.
-        tokio::spawn(async move { drop(following.tell(&events).await) });
+        tokio::spawn(following.tell_all(events));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn create_network(&self, request: Request<CreateNetworkRequest>) -> Answered<CreateNetworkReply> {
-        let network = networks::create(&self.shared, request.into_inner()).await?;
-        Ok(Response::new(CreateNetworkReply { network: Some(network) }))
+        let act = async |attempt: Attempt, request: CreateNetworkRequest| {
+            let network = match attempt.begun.and_then(|_| networks::as_asked(&attempt.shared, &request)) {
+                Some(row) => networks::show(&attempt.shared, &row).await,
+                None => networks::create(&attempt.shared, request).await?,
+            };
+            Ok(CreateNetworkReply { network: Some(network) })
+        };
+        self.once(request, act).await
     }
 
     async fn list_networks(&self, _request: Request<ListNetworksRequest>) -> Answered<ListNetworksReply> {
@@ -245,8 +271,14 @@ impl Daemon for Service {
     }
 
     async fn remove_network(&self, request: Request<RemoveNetworkRequest>) -> Answered<RemoveNetworkReply> {
-        networks::remove(&self.shared, &request.into_inner().name).await?;
-        Ok(Response::new(RemoveNetworkReply {}))
+        let act = async |attempt: Attempt, request: RemoveNetworkRequest| {
+            match networks::remove(&attempt.shared, &request.name).await {
+                Err(gone) if attempt.begun.is_some() && gone.reason() == Reason::NoSuchNetwork => {}
+                outcome => outcome?,
+            }
+            Ok(RemoveNetworkReply {})
+        };
+        self.once(request, act).await
     }
 
     async fn status(&self, _request: Request<StatusRequest>) -> Answered<StatusReply> {

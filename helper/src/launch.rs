@@ -56,6 +56,10 @@ pub enum LaunchError {
     /// What the launcher sent.
     #[error("launch by the owner's launcher: {0}")]
     Netns(#[from] NetnsError),
+    /// The shim was told to go, and the launcher left before it said that it passed that on. What was given stays, until
+    /// the daemon, which can ask the shim, takes it back, or the shim's namespaces go.
+    #[error("the owner's launcher left before it confirmed the launch")]
+    Unconfirmed,
     /// The orders could not be put into a memory file.
     #[error("orders: {0}")]
     Orders(#[from] std::io::Error),
@@ -225,7 +229,9 @@ impl Helper {
     ) -> Result<Launched, LaunchError> {
         let mut call = None;
         let launched = self.try_launch(permit, (epoch, orders), &mut call).await;
-        if let Err(error) = &launched {
+        if let Err(LaunchError::Unconfirmed) = launched {
+            tracing::warn!(start = %permit.start(), "launch not confirmed");
+        } else if let Err(error) = &launched {
             tracing::warn!(start = %permit.start(), %error, "launch undone");
             self.undo(permit, call).await;
         }
@@ -266,7 +272,7 @@ impl Helper {
         };
         let wired = began.elapsed() - before_wire;
         call.say(&FromHelper::Release { seq, wiring }, None).await?;
-        match call.answer("release", RELEASE).await? {
+        match call.answer("release", RELEASE).await.map_err(unconfirmed)? {
             Answer::Released => {
                 let total = began.elapsed();
                 tracing::info!(%start, shim_pid, ?admitted, prepared = ?prepared_at, ?wired, ?total, "launched");
@@ -329,6 +335,14 @@ impl Helper {
                 let _ = net.ask(move |kernel| kernel.forget_unless_there(link)).await;
             }
         }
+    }
+}
+
+/// What a launcher that leaves has passed on cannot be known here.
+fn unconfirmed(error: LauncherError) -> LaunchError {
+    match error {
+        LauncherError::Closed => LaunchError::Unconfirmed,
+        error => error.into(),
     }
 }
 

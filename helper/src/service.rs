@@ -101,6 +101,8 @@ impl wire::helper_server::Helper for Service {
         });
         match launched.await {
             Ok(Ok(launched)) => Ok(Response::new(reply(launched))),
+            // Without a problem, it is neither done nor refused: the daemon finds out.
+            Ok(Err(error @ LaunchError::Unconfirmed)) => Err(Status::unavailable(error.to_string())),
             Ok(Err(error)) => Err(launch_problem(&error).into()),
             Err(_) => Err(Problem::new(Reason::Internal, "the launch ended without an answer").into()),
         }
@@ -262,6 +264,10 @@ fn launch_problem(error: &LaunchError) -> Problem {
         LaunchError::Launcher(LauncherError::Deadline(_)) => {
             (Reason::Deadline, "try again; the host may be overloaded")
         }
+        // A launcher that leaves refuses with it; no call of the kernel's ever does.
+        LaunchError::Launcher(LauncherError::Failed(failure)) if failure.errno == libc::ERESTART => {
+            (Reason::Unavailable, "try again in a moment; another launcher dials in by itself")
+        }
         LaunchError::Launcher(LauncherError::Failed(failure)) => (Reason::Host, failure_hint(failure)),
         LaunchError::Launcher(_) => {
             (Reason::Unavailable, "try again in a moment; the launcher dials in again by itself")
@@ -278,6 +284,7 @@ fn launch_problem(error: &LaunchError) -> Problem {
             (Reason::Host, "holdfast doctor says what this host lacks")
         }
         LaunchError::Netns(_) => (Reason::Unavailable, "restart the owner's launcher"),
+        LaunchError::Unconfirmed => (Reason::Unavailable, "try again in a moment"),
         LaunchError::Orders(_) => (Reason::NoSpace, "try again; the host may be short of memory"),
     };
     Problem::new(reason, error.to_string()).hint(hint)

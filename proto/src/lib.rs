@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod key;
 pub mod layout;
 pub mod restart;
 pub mod words;

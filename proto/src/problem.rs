@@ -79,7 +79,7 @@ impl From<Problem> for Status {
             Reason::Rules | Reason::NotYours => Code::PermissionDenied,
             Reason::Quota | Reason::NoSpace => Code::ResourceExhausted,
             Reason::PortInUse => Code::Aborted,
-            Reason::Unavailable => Code::Unavailable,
+            Reason::Unavailable | Reason::Leaving => Code::Unavailable,
             Reason::Deadline => Code::DeadlineExceeded,
             Reason::CursorGone => Code::OutOfRange,
         };

@@ -2,7 +2,7 @@
 
 use crate::args::query::EventsArgs;
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, CallError, Daemon, answer};
+use crate::client::{self, ANSWER_MAX, CallError, Daemon, Patience, answer};
 use crate::out;
 use crate::view::event;
 use holdfast_proto::daemon::{EventsReply, EventsRequest};
@@ -25,9 +25,10 @@ pub fn run(args: &EventsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
         filters: args.filters.clone(),
     };
     client::with_daemon(caller, async |mut daemon| {
+        let mut patience = Patience::default();
         loop {
             match read(&mut daemon, &mut request, args.json).await {
-                Err(error) if is_lost(&error) => daemon = daemon.again().await?,
+                Err(error) if is_lost(&error) => daemon = daemon.again(&mut patience).await?,
                 outcome => return outcome.map(|()| ExitCode::SUCCESS),
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::args::query::LogsArgs;
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, CallError, Daemon, answer};
+use crate::client::{self, ANSWER_MAX, CallError, Daemon, Patience, answer};
 use crate::sink::{self, Stamps};
 use holdfast_proto::daemon::LogsRequest;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 /// Shows what a worker wrote: stdout to stdout, stderr to stderr.
 ///
-/// With `--follow`, a daemon that goes away is waited for, and the reading goes on where it broke off.
+/// A daemon that goes away is waited for, and the reading goes on where it broke off.
 ///
 /// # Errors
 /// Where there is no such worker, no daemon answers, or output cannot be written.
@@ -26,9 +26,10 @@ pub fn run(args: &LogsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     };
     let mut stamps = args.timestamps.then(Stamps::default);
     client::with_daemon(caller, async |mut daemon| {
+        let mut patience = Patience::default();
         loop {
             match read(&mut daemon, &mut request, &mut stamps).await {
-                Err(error) if args.follow && is_lost(&error) => daemon = daemon.again().await?,
+                Err(error) if is_lost(&error) => daemon = daemon.again(&mut patience).await?,
                 outcome => return outcome.map(|()| ExitCode::SUCCESS),
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::args::network::{CreateArgs, InspectArgs, LsArgs, NetworkArgs, NetworkCommand, RmArgs};
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, Daemon, answer, present};
+use crate::client::{self, ANSWER_MAX, Daemon, present};
 use crate::out;
 use crate::view::network as view;
 use holdfast_proto::daemon::{
@@ -23,10 +23,11 @@ pub fn run(args: &NetworkArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn create(args: &CreateArgs, mut daemon: Daemon) -> anyhow::Result<ExitCode> {
+async fn create(args: &CreateArgs, daemon: Daemon) -> anyhow::Result<ExitCode> {
     let subnet = args.subnet.clone().unwrap_or_default();
     let request = CreateNetworkRequest { name: args.name.clone(), subnet, internal: args.internal };
-    let network = present(answer(ANSWER_MAX, daemon.rpc.create_network(request)).await?.network)?;
+    let made = daemon.change(ANSWER_MAX, request, |mut rpc, request| async move { rpc.create_network(request).await });
+    let network = present(made.await?.network)?;
     if args.json {
         out::json(&view::json(&network))?;
     } else {
@@ -59,11 +60,14 @@ async fn inspect(args: &InspectArgs, daemon: &Daemon) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-async fn remove(args: &RmArgs, mut daemon: Daemon) -> anyhow::Result<ExitCode> {
+async fn remove(args: &RmArgs, daemon: Daemon) -> anyhow::Result<ExitCode> {
     let mut removed = Vec::new();
     let mut first_error = None;
     for name in &args.names {
-        match answer(ANSWER_MAX, daemon.rpc.remove_network(RemoveNetworkRequest { name: name.clone() })).await {
+        let request = RemoveNetworkRequest { name: name.clone() };
+        let gone =
+            daemon.change(ANSWER_MAX, request, |mut rpc, request| async move { rpc.remove_network(request).await });
+        match gone.await {
             Ok(_) => removed.push(name),
             Err(error) if first_error.is_none() => first_error = Some(error),
             Err(error) => crate::exit::say(&error.into()),

@@ -2,7 +2,7 @@
 
 use crate::args::query::PruneArgs;
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, answer};
+use crate::client;
 use crate::exit::Stop;
 use crate::out;
 use crate::view::{bytes, cell, phase};
@@ -40,7 +40,7 @@ pub fn run(args: &PruneArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     if !args.yes && !at_terminal {
         return Err(Stop::usage("prune asks before it forgets workers, and there is no terminal: give --yes").into());
     }
-    client::with_daemon(caller, async |mut daemon| {
+    client::with_daemon(caller, async |daemon| {
         let request = PruneRequest { filters: args.filters.clone(), dry_run: true };
         if !args.yes {
             let would = daemon.ask(async |mut rpc| rpc.prune(request.clone()).await).await?.pruned;
@@ -49,7 +49,8 @@ pub fn run(args: &PruneArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
             }
         }
         let request = PruneRequest { dry_run: false, ..request };
-        let pruned = answer(PRUNE_MAX.max(ANSWER_MAX), daemon.rpc.prune(request)).await?.pruned;
+        let forget = daemon.change(PRUNE_MAX, request, |mut rpc, request| async move { rpc.prune(request).await });
+        let pruned = forget.await?.pruned;
         tell(args.json, &pruned)
     })
 }

@@ -3,7 +3,7 @@
 use crate::args::run::RunArgs;
 use crate::attach;
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, CallError, Daemon, present};
+use crate::client::{self, ANSWER_MAX, Daemon, present};
 use crate::exec::own::Seat;
 use crate::exit::{self, Stop};
 use crate::out;
@@ -15,6 +15,7 @@ use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
+use tonic::Response;
 
 /// Most time from the request until the program has been executed.
 pub const LAUNCH_MAX: Duration = Duration::from_secs(60);
@@ -64,20 +65,19 @@ async fn warn_of_firewalls(mut daemon: Daemon) {
 }
 
 /// Returns when the program has been executed, having printed the worker's id.
-async fn detached(mut daemon: Daemon, spec: WorkerSpec) -> anyhow::Result<u8> {
-    let launch = async {
-        let request = RunRequest { spec: Some(spec), attach: false };
-        let mut events = daemon.rpc.run(request).await?.into_inner();
+async fn detached(daemon: Daemon, spec: WorkerSpec) -> anyhow::Result<u8> {
+    let request = RunRequest { spec: Some(spec), attach: false };
+    let started = daemon.change(LAUNCH_MAX, request, |mut rpc, request| async move {
+        let mut events = rpc.run(request).await?.into_inner();
         let mut started = None;
         while let Some(event) = events.message().await? {
             if let Some(Event::Started(worker)) = event.event {
                 started = Some(worker);
             }
         }
-        Ok::<_, tonic::Status>(started)
-    };
-    let ended = tokio::time::timeout(LAUNCH_MAX, launch).await.map_err(|_| CallError::Deadline(LAUNCH_MAX))?;
-    let worker = present(ended.map_err(CallError::from)?)?;
+        Ok(Response::new(started))
+    });
+    let worker = present(started.await?)?;
     out::line(&worker.id)?;
     Ok(0)
 }

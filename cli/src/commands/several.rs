@@ -3,7 +3,7 @@
 use super::run::LAUNCH_MAX;
 use crate::args::{KillArgs, RmArgs, StopArgs, SuspendArgs, WorkersArgs};
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, CallError, Daemon, answer, present};
+use crate::client::{self, ANSWER_MAX, CallError, Daemon, Patience, present};
 use crate::exit;
 use crate::out;
 use crate::view;
@@ -29,8 +29,9 @@ const STOP_SLACK: Duration = Duration::from_secs(20);
 /// # Errors
 /// Where no daemon answers; what one worker met goes to stderr and into the exit code.
 pub fn start(args: WorkersArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
-    each(args.workers, caller, |mut daemon: Daemon, worker: String| async move {
-        answer(LAUNCH_MAX, daemon.rpc.start(StartRequest { worker: worker.clone() })).await?;
+    each(args.workers, caller, |daemon: Daemon, worker: String| async move {
+        let request = StartRequest { worker: worker.clone() };
+        daemon.change(LAUNCH_MAX, request, |mut rpc, request| async move { rpc.start(request).await }).await?;
         Ok(worker)
     })
 }
@@ -41,10 +42,10 @@ pub fn start(args: WorkersArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// As [`start`].
 pub fn stop(args: StopArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     let timeout_secs = args.timeout;
-    each(args.workers, caller, move |mut daemon: Daemon, worker: String| async move {
-        let limit = stop_max(&mut daemon, &worker, timeout_secs).await?;
-        answer(limit, daemon.rpc.stop(StopRequest { worker: worker.clone(), timeout_secs, for_shutdown: false }))
-            .await?;
+    each(args.workers, caller, move |daemon: Daemon, worker: String| async move {
+        let limit = stop_max(&daemon, &worker, timeout_secs).await?;
+        let request = StopRequest { worker: worker.clone(), timeout_secs, for_shutdown: false };
+        daemon.change(limit, request, |mut rpc, request| async move { rpc.stop(request).await }).await?;
         Ok(worker)
     })
 }
@@ -55,9 +56,10 @@ pub fn stop(args: StopArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// As [`start`].
 pub fn restart(args: StopArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     let timeout_secs = args.timeout;
-    each(args.workers, caller, move |mut daemon: Daemon, worker: String| async move {
-        let limit = stop_max(&mut daemon, &worker, timeout_secs).await? + LAUNCH_MAX;
-        answer(limit, daemon.rpc.restart(RestartRequest { worker: worker.clone(), timeout_secs })).await?;
+    each(args.workers, caller, move |daemon: Daemon, worker: String| async move {
+        let limit = stop_max(&daemon, &worker, timeout_secs).await? + LAUNCH_MAX;
+        let request = RestartRequest { worker: worker.clone(), timeout_secs };
+        daemon.change(limit, request, |mut rpc, request| async move { rpc.restart(request).await }).await?;
         Ok(worker)
     })
 }
@@ -67,8 +69,9 @@ pub fn restart(args: StopArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// As [`start`].
 pub fn suspend(args: SuspendArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
-    each(args.workers, caller, |mut daemon: Daemon, worker: String| async move {
-        answer(FREEZE_MAX, daemon.rpc.suspend(SuspendRequest { worker: worker.clone() })).await?;
+    each(args.workers, caller, |daemon: Daemon, worker: String| async move {
+        let request = SuspendRequest { worker: worker.clone() };
+        daemon.change(FREEZE_MAX, request, |mut rpc, request| async move { rpc.suspend(request).await }).await?;
         Ok(worker)
     })
 }
@@ -78,8 +81,9 @@ pub fn suspend(args: SuspendArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// As [`start`].
 pub fn resume(args: SuspendArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
-    each(args.workers, caller, |mut daemon: Daemon, worker: String| async move {
-        answer(FREEZE_MAX, daemon.rpc.resume(ResumeRequest { worker: worker.clone() })).await?;
+    each(args.workers, caller, |daemon: Daemon, worker: String| async move {
+        let request = ResumeRequest { worker: worker.clone() };
+        daemon.change(FREEZE_MAX, request, |mut rpc, request| async move { rpc.resume(request).await }).await?;
         Ok(worker)
     })
 }
@@ -90,8 +94,9 @@ pub fn resume(args: SuspendArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// As [`start`].
 pub fn kill(args: KillArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     let signal = args.signal;
-    each(args.workers, caller, move |mut daemon: Daemon, worker: String| async move {
-        answer(ANSWER_MAX, daemon.rpc.kill(KillRequest { worker: worker.clone(), signal })).await?;
+    each(args.workers, caller, move |daemon: Daemon, worker: String| async move {
+        let request = KillRequest { worker: worker.clone(), signal };
+        daemon.change(ANSWER_MAX, request, |mut rpc, request| async move { rpc.kill(request).await }).await?;
         Ok(worker)
     })
 }
@@ -102,8 +107,9 @@ pub fn kill(args: KillArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// As [`start`].
 pub fn rm(args: RmArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     let force = args.force;
-    each(args.workers, caller, move |mut daemon: Daemon, worker: String| async move {
-        answer(STOP_SLACK, daemon.rpc.remove(RemoveRequest { worker: worker.clone(), force })).await?;
+    each(args.workers, caller, move |daemon: Daemon, worker: String| async move {
+        let request = RemoveRequest { worker: worker.clone(), force };
+        daemon.change(STOP_SLACK, request, |mut rpc, request| async move { rpc.remove(request).await }).await?;
         Ok(worker)
     })
 }
@@ -114,10 +120,11 @@ pub fn rm(args: RmArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// As [`start`].
 pub fn wait(args: WorkersArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
     each(args.workers, caller, |mut daemon: Daemon, worker: String| async move {
+        let mut patience = Patience::default();
         loop {
             // No deadline: how long a worker lives is its own affair. A daemon that hangs is found by its pings.
             match daemon.rpc.wait(WaitRequest { worker: worker.clone() }).await.map_err(CallError::from) {
-                Err(CallError::Lost) => daemon = daemon.again().await?,
+                Err(CallError::Lost) => daemon = daemon.again(&mut patience).await?,
                 outcome => {
                     let ended = present(outcome?.into_inner().worker)?;
                     let code = ended.exit.as_ref().and_then(view::exit_code);
@@ -129,11 +136,13 @@ pub fn wait(args: WorkersArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 }
 
 /// How long a stop may take: the grace that was given, or the worker's own, and then some.
-async fn stop_max(daemon: &mut Daemon, worker: &str, given_secs: Option<u32>) -> Result<Duration, CallError> {
+async fn stop_max(daemon: &Daemon, worker: &str, given_secs: Option<u32>) -> Result<Duration, CallError> {
     let grace_secs = match given_secs {
         Some(secs) => secs,
         None => {
-            let reply = answer(ANSWER_MAX, daemon.rpc.inspect(InspectRequest { worker: worker.to_owned() })).await?;
+            let request = InspectRequest { worker: worker.to_owned() };
+            // Changes nothing: its key is without effect.
+            let reply = daemon.change(ANSWER_MAX, request, |mut rpc, r| async move { rpc.inspect(r).await }).await?;
             reply.spec.and_then(|spec| spec.stop_timeout_secs).unwrap_or(GRACE_SECS)
         }
     };

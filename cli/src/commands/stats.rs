@@ -2,7 +2,7 @@
 
 use crate::args::stats::StatsArgs;
 use crate::caller::Caller;
-use crate::client::{self, ANSWER_MAX, CallError, Daemon, answer};
+use crate::client::{self, ANSWER_MAX, CallError, Daemon, Patience, answer};
 use crate::out;
 use crate::view::usage::{self, Looks, Usage};
 use holdfast_proto::daemon::{StatsRequest, WorkerStats};
@@ -39,9 +39,10 @@ pub fn run(args: &StatsArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Where there is no such worker, or no daemon comes back.
 pub async fn look(daemon: &mut Daemon, request: &StatsRequest) -> Result<Vec<WorkerStats>, CallError> {
+    let mut patience = Patience::default();
     loop {
         match answer(ANSWER_MAX, daemon.rpc.stats(request.clone())).await {
-            Err(CallError::Lost) => *daemon = daemon.again().await?,
+            Err(CallError::Lost) => *daemon = daemon.again(&mut patience).await?,
             outcome => return Ok(outcome?.workers),
         }
     }

@@ -7,13 +7,14 @@ pub mod own;
 pub mod terminal;
 
 use crate::attach::Signals;
-use crate::client::{ANSWER_MAX, CallError, Daemon};
+use crate::client::{ANSWER_MAX, CallError, Daemon, Patience};
 use crate::exit::{SIGNAL_BASE, Stop};
 use crate::sink::Sink;
 use holdfast_proto::daemon::exec_input::Input;
 use holdfast_proto::daemon::exec_output::Output as Event;
 use holdfast_proto::daemon::exit::How;
 use holdfast_proto::daemon::{ExecBytes, ExecEnd, ExecInput, ExecOpen, ExecOutput, ExecResume, Exit, Output};
+use holdfast_proto::problem::Reason;
 use input::Untaken;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -44,6 +45,7 @@ pub async fn run(daemon: Daemon, open: ExecOpen, escape: bool) -> anyhow::Result
         input: Untaken::default(),
         taken: 0,
         is_open: false,
+        was_open: false,
     };
     let ended = session.until_its_end().await;
     session.sink.finish();
@@ -63,6 +65,8 @@ struct Session {
     /// Bytes of output that arrived.
     taken: u64,
     is_open: bool,
+    /// Some daemon said that the session is there.
+    was_open: bool,
 }
 
 /// One connection of it.
@@ -89,11 +93,18 @@ enum Happening {
 
 impl Session {
     async fn until_its_end(&mut self) -> anyhow::Result<Exit> {
-        let first = Input::Open(self.open.clone());
-        let mut outcome = self.talk(first).await;
+        let mut patience = Patience::default();
+        let mut outcome = self.talk(Input::Open(self.open.clone())).await;
         loop {
             match outcome {
                 Err(CallError::Lost) => {}
+                // The daemon ended before the shim heard of it: there is no such session, and never was.
+                Err(CallError::Problem(problem)) if problem.reason() == Reason::NotFound && !self.was_open => {
+                    outcome = self.talk(Input::Open(self.open.clone())).await;
+                    if !matches!(outcome, Err(CallError::Lost)) {
+                        continue;
+                    }
+                }
                 Err(error) => return Err(error.into()),
                 Ok(Last::Ended(exit)) => return Ok(exit),
                 Ok(Last::Told(number)) => {
@@ -101,7 +112,7 @@ impl Session {
                 }
             }
             tokio::select! {
-                again = self.daemon.again() => self.daemon = again?,
+                again = self.daemon.again(&mut patience) => self.daemon = again?,
                 number = self.signals.next() => {
                     return Err(leave(number, "the program goes on for a while: no daemon was there to end it"));
                 }
@@ -159,7 +170,7 @@ impl Session {
     async fn hear(&mut self, line: &mut Line, event: Event) -> Result<Option<Exit>, CallError> {
         match event {
             Event::Opened(opened) => {
-                self.is_open = true;
+                (self.is_open, self.was_open) = (true, true);
                 self.input.resume(opened.stdin_received);
                 if self.is_terminal {
                     // It may have changed while nobody listened.

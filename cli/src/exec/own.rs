@@ -3,7 +3,7 @@
 use super::input::{Untaken, read_stdin};
 use super::keys::Keys;
 use super::{Line, say, terminal};
-use crate::client::{ANSWER_MAX, CallError, Daemon};
+use crate::client::{ANSWER_MAX, CallError, Daemon, Patience};
 use holdfast_proto::daemon::exec_input::Input;
 use holdfast_proto::daemon::exec_output::Output as Event;
 use holdfast_proto::daemon::{ExecAttach, ExecBytes, ExecEnd, ExecInput};
@@ -48,6 +48,7 @@ pub async fn pass_on(mut daemon: Daemon, worker: String, seat: Seat, left: mpsc:
         is_begun: false,
         resized,
     };
+    let mut patience = Patience::default();
     loop {
         match own.talk(&mut daemon).await {
             Ok(true) => {
@@ -57,7 +58,7 @@ pub async fn pass_on(mut daemon: Daemon, worker: String, seat: Seat, left: mpsc:
             }
             // The worker has ended, which others tell.
             Ok(false) => return,
-            Err(CallError::Lost) => match daemon.again().await {
+            Err(CallError::Lost) => match daemon.again(&mut patience).await {
                 Ok(again) => daemon = again,
                 Err(_) => return,
             },

@@ -44,7 +44,7 @@ pub async fn exec(shared: Arc<Shared>, mut inbound: Streaming<ExecInput>) -> Res
         _ => return Err(unusable("the first message is `open`, `resume` or `attach`").into()),
     };
     let (events, stream) = mpsc::channel(MESSAGES_MAX);
-    tokio::spawn(Relay::new(opened, inbound, events).run());
+    tokio::spawn(Relay::new(opened, inbound, events, shared.leaving.clone()).run());
     Ok(ReceiverStream::new(stream))
 }
 

@@ -3,6 +3,7 @@
 
 use super::link::{Link, LinkError};
 use super::{Opened, cut_off, size};
+use crate::leave::{self, Guard, Leaving};
 use crate::supervisor::{Entry, told};
 use holdfast_launcher::session::{DATA_BYTES_MAX, End, FromSession, ToSession, WINDOW_BYTES};
 use holdfast_proto::daemon::exec_input::Input;
@@ -38,6 +39,8 @@ pub struct Relay {
     input_ends: bool,
     input_ended: bool,
     is_over: bool,
+    leaving: Leaving,
+    guard: Guard,
 }
 
 /// Why a relay ends before the session did.
@@ -48,6 +51,8 @@ enum Left {
     Shim(LinkError),
     /// The caller said what cannot be right.
     Refused(Problem),
+    /// The daemon leaves: the session stays, and its caller comes back to it.
+    Daemon,
 }
 
 impl From<LinkError> for Left {
@@ -62,6 +67,7 @@ enum Happening {
     Heard(Result<Option<FromSession>, LinkError>),
     Asked(Result<Option<ExecInput>, Status>),
     Gone,
+    Leaving,
 }
 
 impl Relay {
@@ -70,6 +76,7 @@ impl Relay {
         opened: Opened,
         inbound: Streaming<ExecInput>,
         events: mpsc::Sender<Result<ExecOutput, Status>>,
+        leaving: Leaving,
     ) -> Self {
         let Opened { entry, link, session, input, ended, program, acknowledge } = opened;
         let mut relay = Self {
@@ -87,6 +94,8 @@ impl Relay {
             input_ends: false,
             input_ended: false,
             is_over: false,
+            guard: leaving.guard(),
+            leaving,
         };
         relay.next.push_back(Ok(Event::Opened(ExecOpened { session, stdin_received: input })));
         if let Some(end) = ended {
@@ -114,6 +123,16 @@ impl Relay {
                 drop(self.events.send(Err(problem.into())).await);
                 drop(self.link.say(&ToSession::Hangup).await);
             }
+            Left::Daemon => {
+                tokio::select! {
+                    sent = self.events.send(Err(leave::hand_back().into())) => drop(sent),
+                    // As for every stream, one whose reader is slow breaks off, and does not end.
+                    () = self.leaving.handed_back() => {
+                        drop(self.guard);
+                        std::future::pending().await
+                    }
+                }
+            }
         }
     }
 
@@ -122,6 +141,7 @@ impl Relay {
         let takes_input = !self.inbound_over && self.held.is_empty();
         tokio::select! {
             biased;
+            () = self.leaving.begun() => Happening::Leaving,
             room = self.events.clone().reserve_owned(), if has_next => Happening::Room(room),
             () = self.events.closed() => Happening::Gone,
             asked = self.inbound.message(), if takes_input => Happening::Asked(asked),
@@ -140,6 +160,7 @@ impl Relay {
                 None => Ok(()),
             },
             Happening::Room(Err(_)) | Happening::Gone | Happening::Asked(Err(_)) => Err(Left::Caller),
+            Happening::Leaving => Err(Left::Daemon),
             Happening::Asked(Ok(None)) => {
                 self.inbound_over = true;
                 self.end_input().await
@@ -259,8 +280,11 @@ impl Relay {
                     }
                 }
             };
-            // Past it the session is given up all the same.
-            drop(tokio::time::timeout(LEAVES_WITHIN, gone).await);
+            // Past it the session is given up all the same; but where the daemon leaves, its shim keeps it.
+            tokio::select! {
+                _ = tokio::time::timeout(LEAVES_WITHIN, gone) => {}
+                () = self.leaving.begun() => return Left::Daemon,
+            }
         }
         Left::Caller
     }

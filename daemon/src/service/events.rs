@@ -6,6 +6,7 @@ use crate::supervisor::{Shared, not_recorded};
 use crate::worker::events::Wanted;
 use holdfast_proto::daemon::EventsReply;
 use holdfast_proto::problem::{Problem, Reason};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// One caller's place.
@@ -61,8 +62,18 @@ impl Following {
         }
     }
 
-    /// Tells events until there is none (or, following, until the caller goes).
-    pub async fn tell(mut self, events: &Events<EventsReply>) -> Result<(), Hangup> {
+    /// Tells events until there is none (or, following, until the caller or the daemon goes).
+    pub async fn tell_all(mut self, events: Events<EventsReply>) {
+        let leaving = self.shared.leaving.clone();
+        let reached = AtomicU64::new(self.cursor);
+        // An error is a caller who has gone.
+        let told = async { drop(self.tell(&events, &reached).await) };
+        // With a filter, further than the last event that was told.
+        let last = || Some(EventsReply { cursor: reached.load(Ordering::Relaxed), event: None });
+        leaving.or_go_on_elsewhere(told, last, &events).await;
+    }
+
+    async fn tell(&mut self, events: &Events<EventsReply>, reached: &AtomicU64) -> Result<(), Hangup> {
         tell(events, EventsReply { cursor: self.cursor, event: None }).await?;
         loop {
             self.newest.mark_unchanged();
@@ -79,6 +90,7 @@ impl Following {
                 if self.wanted.admits(&event) {
                     tell(events, EventsReply { cursor, event: Some(event) }).await?;
                 }
+                reached.store(cursor, Ordering::Relaxed);
             }
             if is_last {
                 if !self.follow {

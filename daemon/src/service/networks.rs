@@ -95,7 +95,14 @@ fn built_in(shared: &Shared, mode: Mode) -> Network {
     Network { name: mode.name().to_owned(), built_in: true, workers, ..Default::default() }
 }
 
-async fn show(shared: &Shared, row: &NetworkRow) -> Network {
+/// The network that is on record as it is asked for.
+pub fn as_asked(shared: &Shared, request: &CreateNetworkRequest) -> Option<NetworkRow> {
+    let row = shared.networks.find(&request.name).ok()?;
+    (row.subnet == request.subnet && row.internal == request.internal).then_some(row)
+}
+
+/// One of the owner's, as callers get it.
+pub async fn show(shared: &Shared, row: &NetworkRow) -> Network {
     // Without a helper: as it was asked for.
     let asked = || (!row.subnet.is_empty()).then(|| row.subnet.clone()).into_iter().collect();
     let subnets = shared.helper.check_network(row.name.as_str(), &row.subnet).await.unwrap_or_else(|_| asked());

@@ -1,11 +1,10 @@
-//! Streams of the contract: a run from its beginning to its end, and output as it is kept.
+//! Streams of the contract: output as it is kept.
 
 use super::Events;
 use crate::follow::Follow;
 use crate::output::{Piece, Reader};
-use crate::supervisor::{Created, Entry, Shared, now};
+use crate::supervisor::{Entry, now};
 use holdfast_launcher::output::Stream as Origin;
-use holdfast_proto::daemon::run_event::Event;
 use holdfast_proto::daemon::*;
 use holdfast_proto::problem::{Problem, Reason};
 use std::time::Duration;
@@ -17,35 +16,6 @@ pub struct Hangup;
 /// One event to a caller.
 pub async fn tell<T>(events: &Events<T>, event: T) -> Result<(), Hangup> {
     events.send(Ok(event)).await.map_err(|_| Hangup)
-}
-
-/// A run: the worker on record, executed, and with `attach` its output and its end.
-pub async fn run(shared: &Shared, created: Created, attach: bool, events: &Events<RunEvent>) -> Result<(), Hangup> {
-    let run = |event| RunEvent { event: Some(event) };
-    let (entry, _watch, started) = match created {
-        Created::Now { entry, watch, started } => {
-            tell(events, run(Event::Created(entry.view().worker))).await?;
-            let ended = |_| Err(Problem::new(Reason::Internal, "the worker's loop has ended"));
-            (entry, watch, started.await.unwrap_or_else(ended))
-        }
-        Created::Before { entry, watch } => {
-            tell(events, run(Event::Existing(entry.view().worker))).await?;
-            let started = entry.settled().await;
-            (entry, watch, started)
-        }
-    };
-    match started {
-        Ok(worker) => tell(events, run(Event::Started(worker))).await?,
-        Err(problem) => return events.send(Err(problem.into())).await.map_err(|_| Hangup),
-    }
-    if attach {
-        let dir = shared.log_dir(entry.id);
-        let follow = (&entry, shared.changes.follow(&dir));
-        output(Reader::from_start(&dir), Span::default(), Some(follow), events, |output| run(Event::Output(output)))
-            .await?;
-        tell(events, run(Event::Exited(entry.ended().await))).await?;
-    }
-    Ok(())
 }
 
 /// Of which time output is wanted, in ns since the Unix epoch; 0: all.

@@ -3,12 +3,14 @@
 //! SQLite in WAL mode, written by one thread. A commit is in the file when [`Store::commit`] answers;
 //! it is not waited for on the disk (docs/decisions/0001-store-synchronous-normal.md).
 
+mod calls;
 mod events;
 mod form;
 mod networks;
 mod rows;
 mod schema;
 
+pub use calls::{CallRow, Outcome};
 pub use events::{EventRow, Page};
 pub use form::oldest_needed;
 pub use networks::NetworkRow;
@@ -16,6 +18,7 @@ pub use rows::{Change, EndRow, HistoryRow, WorkerRow};
 pub use schema::{check_migrations, copy};
 
 use crate::confine::hold_limits;
+use holdfast_proto::key::Key;
 use holdfast_proto::words::{Epoch, WorkerId};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
@@ -111,6 +114,7 @@ enum Order {
     Commit { changes: Vec<Change>, answer: Option<oneshot::Sender<Result<(), StoreError>>> },
     Remove { paths: Vec<PathBuf> },
     Events { after: u64, answer: oneshot::Sender<Result<Page, StoreError>> },
+    Call { key: Key, answer: oneshot::Sender<Result<Option<CallRow>, StoreError>> },
     History { worker: WorkerId, answer: oneshot::Sender<Result<Vec<HistoryRow>, StoreError>> },
 }
 
@@ -158,6 +162,13 @@ impl Store {
     pub async fn history(&self, worker: WorkerId) -> Result<Vec<HistoryRow>, StoreError> {
         let (answer, answered) = oneshot::channel();
         self.send(Order::History { worker, answer }).await?;
+        answered.await.map_err(|_| StoreError::Gone)?
+    }
+
+    /// The call that was made with a key, if it is remembered.
+    pub async fn call(&self, key: Key) -> Result<Option<CallRow>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Order::Call { key, answer }).await?;
         answered.await.map_err(|_| StoreError::Gone)?
     }
 
@@ -213,6 +224,10 @@ fn write_all(inbox: &mpsc::Receiver<Order>, newest: &watch::Sender<u64>) {
                 drop(answer.send(outcome));
             }
             Order::Remove { paths } => paths.iter().for_each(|path| remove(path)),
+            Order::Call { key, answer } => {
+                let outcome = database.as_ref().ok_or(StoreError::Gone).and_then(|db| calls::find(db, key));
+                drop(answer.send(outcome));
+            }
             Order::History { worker, answer } => {
                 let outcome = database.as_ref().ok_or(StoreError::Gone).and_then(|db| rows::history(db, worker));
                 drop(answer.send(outcome));

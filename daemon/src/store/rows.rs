@@ -1,10 +1,12 @@
 //! Rows of the database, and the statements that write and read them. Each names its columns and replaces no row
 //! whole: a newer form may have more of them.
 
+use super::calls::{self, CallRow, Outcome};
 use super::networks::{self, NetworkRow};
 use super::{EventRow, StoreError};
 use crate::worker::{End, Goal, Phase, RestartPolicy, Timestamp, Worker};
 use holdfast_proto::daemon as wire;
+use holdfast_proto::key::Key;
 use holdfast_proto::words::{Epoch, Generation, NetworkName, WorkerId};
 use prost::Message;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -94,6 +96,10 @@ pub enum Change {
     PutNetwork(NetworkRow),
     /// Forgets a network.
     DeleteNetwork(NetworkName),
+    /// Adds a call.
+    BeginCall(Box<CallRow>),
+    /// What became of a call.
+    EndCall(Key, Outcome),
 }
 
 /// Raises the epoch and notes the boot; answers with the new epoch and the boot noted before.
@@ -123,6 +129,8 @@ pub fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<Option<u6
         Change::Event(event) => return super::events::insert(transaction, event).map(Some),
         Change::PutNetwork(row) => networks::put(transaction, row)?,
         Change::DeleteNetwork(name) => networks::delete(transaction, *name)?,
+        Change::BeginCall(row) => calls::begin(transaction, row)?,
+        Change::EndCall(key, outcome) => calls::end(transaction, *key, outcome)?,
     }
     Ok(None)
 }

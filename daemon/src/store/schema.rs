@@ -14,6 +14,8 @@ const FORMS: &[Form] = &[
     Form { up: include_str!("0003.sql"), oldest: 3 },
     Form { up: include_str!("0004.sql"), oldest: 4 },
     Form { up: include_str!("0005.sql"), oldest: 5 },
+    // A table of its own: who does not know it leaves it alone.
+    Form { up: include_str!("0006.sql"), oldest: 5 },
 ];
 /// The newest form that this build knows: the database's user_version.
 pub const VERSION: i64 = FORMS.len() as i64;

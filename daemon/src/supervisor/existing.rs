@@ -3,6 +3,7 @@
 use super::{Entry, Shared, Watch, invalid};
 use crate::worker::{Phase, Spec};
 use holdfast_proto::daemon as wire;
+use holdfast_proto::key::Key;
 use holdfast_proto::problem::{Problem, Reason};
 use tokio::sync::oneshot;
 
@@ -18,12 +19,14 @@ pub enum Created {
         /// Answers when it is executed, or says why it is not; then it is forgotten again.
         started: oneshot::Receiver<Result<wire::Worker, Problem>>,
     },
-    /// It was there, with the same external id and the same spec.
+    /// It was there, with the same external id and the same spec, or made by an earlier attempt of the same call.
     Before {
         /// The worker.
         entry: Entry,
         /// Keeps it from being removed by its own exit.
         watch: Watch,
+        /// The call of that attempt.
+        by_this_call: Option<Key>,
     },
 }
 
@@ -49,6 +52,28 @@ impl Shared {
         let hint =
             format!("ask with the spec that `holdfast inspect {}` shows, or with another external id", there.name);
         Err(Problem::new(Reason::NameTaken, message).hint(hint))
+    }
+}
+
+impl Shared {
+    /// What became of a start that somebody else waited for: the worker once it is executed, or why it is not.
+    pub async fn start_outcome(&self, entry: &Entry) -> Result<wire::Worker, Problem> {
+        let worker = entry.settled().await?;
+        if worker.started_at != 0 {
+            return Ok(worker);
+        }
+        let not_started = worker.exit.as_ref().map(|exit| (exit.how, exit.not_started.clone()));
+        let (reason, why) = match not_started {
+            Some((Some(wire::exit::How::Code(126)), why)) => (Reason::CannotExecute, why),
+            Some((Some(wire::exit::How::Code(127)), why)) => (Reason::NotFound, why),
+            Some((_, why)) => (Reason::Host, why),
+            // Refused: its history has the reason.
+            None => {
+                let history = self.store.history(entry.id).await.unwrap_or_default();
+                (Reason::Host, history.into_iter().next_back().map(|note| note.why).unwrap_or_default())
+            }
+        };
+        Err(Problem::new(reason, why).hint("nothing was started"))
     }
 }
 

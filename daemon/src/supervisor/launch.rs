@@ -1,30 +1,33 @@
 //! One launch: orders to the helper, then the shim's own word on what became of them.
 
-use super::{Shared, now};
+use super::Shared;
 use crate::resolv;
 use crate::shim::{self, Alive, Shim, ShimError, Word};
 use crate::store::WorkerRow;
-use crate::worker::limits;
 use crate::worker::spec::{Network, Spec};
 use crate::{helper::LaunchError, hosts};
-use holdfast_launcher::launch::{CLOSE_ABSTRACT, Failure};
-use holdfast_launcher::limits::Limit;
 use holdfast_launcher::orders::{self, CageOrders, Orders, Rootfs, Volume};
-use holdfast_launcher::record::{ExitRecord, Outcome};
+use holdfast_launcher::record::ExitRecord;
 use holdfast_proto::helper::{LaunchReply, LaunchRequest, Port};
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::{Generation, WorkerId};
-use nix::errno::Errno;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// After a lost answer: how long a shim may take to appear. The helper and the launcher undo a launch that is cut off.
-const APPEARS_WITHIN: Duration = Duration::from_secs(3);
+/// After a lost answer: how long a shim may take to appear. It listens before it is let go, and a launcher that loses
+/// its helper dismisses those that were not.
+const APPEARS_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a launch is tried again that a helper or launcher did not survive, or was not there for: they are replaced
+/// in less.
+const TRIED_WITHIN: Duration = Duration::from_secs(12);
+/// Between two tries: a shim that was dismissed has taken its files away by then.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Between a shim's first word and its program's execution: a volume on a slow disk may take a while.
 const EXECUTED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -115,42 +118,78 @@ impl Launch {
         Ok(Self { shared, id: row.id, generation: row.worker.generation, nonce: row.nonce, request, state_dir })
     }
 
-    /// Orders the worker and waits until it is executed, or cannot be.
+    /// Orders the worker and waits until it is executed, or cannot be. A helper or launcher that is replaced meanwhile
+    /// costs time, and no launch.
     pub async fn perform(self) -> Launched {
-        let outcome = self.shared.helper.launch(self.request.clone()).await;
-        match outcome {
-            Ok(reply) => self.listen(Some(reply)).await.unwrap_or_else(|| {
-                tracing::error!(worker = %self.id, "the helper says launched, but no shim is there");
-                Launched::Lost
-            }),
-            // The shim's own word says more than the helper can know.
-            Err(LaunchError::Refused(problem)) => match self.record() {
-                Some(record) => Launched::Ended { record, reply: None },
-                None => refused(problem),
-            },
-            Err(LaunchError::Unknown(problem)) => match self.appears().await {
-                Some(launched) => launched,
-                None => {
-                    // Undone by the helper, unless its word on that was lost as well.
-                    let (helper, id, generation) = (self.shared.helper.clone(), self.id, self.generation);
-                    tokio::spawn(async move { helper.detach_until_done(id, generation).await });
-                    refused(problem)
+        let until = Instant::now() + TRIED_WITHIN;
+        loop {
+            let launched = match self.shared.helper.launch(self.request.clone()).await {
+                Ok(reply) => self.listen(Some(reply)).await.unwrap_or_else(|| {
+                    tracing::error!(worker = %self.id, "the helper says launched, but no shim is there");
+                    Launched::Lost
+                }),
+                // The shim's own word says more than the helper can know.
+                Err(LaunchError::Refused(problem)) => match self.record() {
+                    Some(record) => Launched::Ended { record, reply: None },
+                    None => refused(problem),
+                },
+                Err(LaunchError::Unknown(problem)) => match self.appears().await {
+                    Some(launched) => self.with_what_is_attached(launched).await,
+                    None if self.is_given_back(until).await => refused(problem),
+                    None => return refused(problem),
+                },
+            };
+            match launched {
+                Launched::Refused { problem, .. }
+                    if problem.reason() == Reason::Unavailable && Instant::now() + AGAIN_AFTER < until =>
+                {
+                    tracing::info!(worker = %self.id, %problem, "the launch is tried again");
+                    tokio::time::sleep(AGAIN_AFTER).await;
                 }
-            },
+                launched => return launched,
+            }
         }
     }
 
+    /// What the lost answer said of addresses and ports, the helper says again.
+    async fn with_what_is_attached(&self, launched: Launched) -> Launched {
+        let Launched::Executed { shim, alive, reply: None } = launched else { return launched };
+        let (id, generation) = (self.id.to_string(), self.generation.0);
+        let attached = self.shared.helper.attached().await.unwrap_or_default();
+        let own = attached.into_iter().find(|given| given.worker == id && given.generation == generation);
+        let reply = own.map(|own| LaunchReply { shim_pid: shim.pid, addresses: own.addresses, ports: own.ports });
+        Launched::Executed { shim, alive, reply }
+    }
+
+    /// Has the helper take back what it may have given; where it does not in time, that goes on, and nothing may be
+    /// launched under the same name meanwhile.
+    async fn is_given_back(&self, until: Instant) -> bool {
+        let (helper, id, generation) = (self.shared.helper.clone(), self.id, self.generation);
+        let done = tokio::spawn(async move { helper.detach_until_done(id, generation).await });
+        tokio::time::timeout_at(until, done).await.is_ok()
+    }
+
     /// For a worker that an earlier daemon left in `starting`: what became of it, once that daemon's launches are over.
-    pub async fn find_out(shared: Arc<Shared>, row: &WorkerRow) -> Launched {
+    pub async fn find_out(shared: Arc<Shared>, row: &WorkerRow, spec: &Spec) -> Launched {
         let (id, generation, nonce) = (row.id, row.worker.generation, row.nonce);
         let state_dir = shared.state_dir(id);
-        let launch = Self { shared, id, generation, nonce, request: LaunchRequest::default(), state_dir };
-        if let Some(launched) = launch.listen(None).await {
-            return launched;
+        let look = Self { shared: shared.clone(), id, generation, nonce, request: LaunchRequest::default(), state_dir };
+        if let Some(launched) = look.listen(None).await {
+            return look.with_what_is_attached(launched).await;
         }
-        launch.shared.helper.fenced().await;
-        // Whether it was ever executed cannot be known: its daemon may have died between the two.
-        launch.listen(None).await.unwrap_or(Launched::Lost)
+        shared.helper.fenced().await;
+        if let Some(launched) = look.listen(None).await {
+            return look.with_what_is_attached(launched).await;
+        }
+        if !look.left_nothing() {
+            return Launched::Lost;
+        }
+        // It was never let go: what that daemon had on record, this one does.
+        shared.helper.detach_until_done(id, generation).await;
+        match Self::prepare(&shared, row, spec) {
+            Ok(launch) => launch.perform().await,
+            Err(problem) => Launched::Refused { problem, transient: false },
+        }
     }
 
     /// Hears the shim, or reads its record; `None` where there is neither.
@@ -181,6 +220,8 @@ impl Launch {
                 Word::Running(alive) => return Some(Launched::Executed { shim, alive, reply }),
                 Word::Frozen | Word::Thawed | Word::NotFrozen(_) | Word::NotThawed(_) => {}
                 Word::Ended(record) => return Some(Launched::Ended { record, reply }),
+                // Called off before it was let go, it leaves no trace; one that was killed leaves its socket.
+                Word::Gone if self.left_nothing() => return None,
                 Word::Gone => {
                     return Some(self.record().map_or(Launched::Lost, |record| Launched::Ended { record, reply }));
                 }
@@ -188,14 +229,19 @@ impl Launch {
         }
     }
 
+    /// A shim listens before its program is let go, and then leaves a record, or its socket where it was killed.
+    fn left_nothing(&self) -> bool {
+        self.record().is_none() && !self.shared.socket(self.id).exists()
+    }
+
     /// After a lost answer.
     async fn appears(&self) -> Option<Launched> {
-        let until = tokio::time::Instant::now() + APPEARS_WITHIN;
+        let until = Instant::now() + APPEARS_WITHIN;
         loop {
             if let Some(launched) = self.listen(None).await {
                 return Some(launched);
             }
-            if tokio::time::Instant::now() >= until {
+            if Instant::now() >= until {
                 return None;
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -317,72 +363,4 @@ fn directory_problem(dir: &Path, error: &std::io::Error) -> Problem {
     let reason = if matches!(error.kind(), StorageFull | QuotaExceeded) { Reason::NoSpace } else { Reason::Internal };
     Problem::new(reason, format!("the worker's directory {} could not be made: {error}", dir.display()))
         .hint("nothing was started")
-}
-
-/// Why a program was not executed, for a person; empty where it was.
-pub fn why(record: &ExitRecord, spec: &Spec) -> String {
-    let Outcome::NotStarted { code, failure } = &record.outcome else { return String::new() };
-    let told = told(*code, failure, spec.command.first().map_or(&[][..], Vec::as_slice));
-    let step = failure.step.as_str();
-    // Bound by us for the working directory's sake: told in the owner's words.
-    let bound = format!("volume source {}", spec.workdir.display());
-    if step == bound && !spec.volumes.iter().any(|volume| volume.source == spec.workdir) {
-        return told.replacen("volume source", "working directory", 1);
-    }
-    told
-}
-
-/// Why `program` was not executed, for a person.
-pub fn told(code: u8, failure: &Failure, program: &[u8]) -> String {
-    let reason = match failure.errno {
-        0 => String::new(),
-        errno => Errno::from_raw(errno).desc().to_owned(),
-    };
-    let step = failure.step.as_str();
-    if step.starts_with("program ") {
-        let program = String::from_utf8_lossy(program);
-        return match (code, failure.errno) {
-            (127, 0 | libc::ENOENT) => format!("{program}: not found"),
-            _ => format!("{program}: cannot be executed: {reason}"),
-        };
-    }
-    if let Some(limit) = Limit::of_step(step) {
-        return limits::not_enforceable(limit).0;
-    }
-    if reason.is_empty() { step.to_owned() } else { format!("{step}: {reason}") }
-}
-
-/// The same as a refusal.
-pub fn problem_of(record: &ExitRecord, spec: &Spec) -> Option<Problem> {
-    let Outcome::NotStarted { code, failure } = &record.outcome else { return None };
-    if let Some(limit) = Limit::of_step(&failure.step) {
-        let (met, way_out) = limits::not_enforceable(limit);
-        return Some(Problem::new(Reason::Host, met).hint(way_out));
-    }
-    if failure.step == CLOSE_ABSTRACT {
-        let reason = Errno::from_raw(failure.errno).desc();
-        let message = format!("network host: abstract sockets of the host cannot be closed to a worker here: {reason}");
-        return Some(Problem::new(Reason::Host, message).hint(
-            "that takes Landlock of ABI 6 (Linux 6.12 or later, with landlock among its security modules); network bridge works without",
-        ));
-    }
-    let named_program = failure.step.starts_with("program ");
-    let (reason, hint) = match code {
-        127 => (
-            Reason::NotFound,
-            "paths are those inside the worker: the host's programs, its own /tmp and /run, and volumes",
-        ),
-        126 if named_program => (Reason::CannotExecute, "give a program that the owner may execute"),
-        126 => (Reason::CannotExecute, "give a path that the owner may use"),
-        _ if matches!(failure.errno, libc::ENOSPC | libc::EDQUOT) && !failure.step.starts_with("clone") => {
-            (Reason::NoSpace, "free some space, or raise the limit that is met")
-        }
-        _ => (Reason::Host, "`holdfast doctor` says what this host lacks"),
-    };
-    Some(Problem::new(reason, why(record, spec)).hint(hint))
-}
-
-/// When a record says nothing better.
-pub fn ended_at(record: &ExitRecord) -> crate::worker::Timestamp {
-    if record.finished_at_ns > 0 { crate::worker::Timestamp(record.finished_at_ns) } else { now() }
 }

@@ -5,19 +5,24 @@
 mod existing;
 mod launch;
 mod networks;
+mod outcome;
 mod task;
 mod view;
+mod watchers;
 
 pub use existing::Created;
-pub use launch::{environment, told};
+pub use launch::environment;
+pub use outcome::told;
 pub use task::Answer;
 pub use view::{View, wire_phase};
+pub use watchers::Watch;
 
 use crate::follow::Changes;
 use crate::helper::Helper;
 use crate::hosts;
+use crate::leave::Leaving;
 use crate::reconcile::Found;
-use crate::store::{EndRow, NetworkRow, Store, StoreError, WorkerRow};
+use crate::store::{CallRow, EndRow, NetworkRow, Store, StoreError, WorkerRow};
 use crate::worker::spec::{self, SpecError};
 use crate::worker::{Spec, Timestamp, Worker};
 use holdfast_proto::daemon as wire;
@@ -27,11 +32,11 @@ use holdfast_proto::words::{Epoch, OwnerName, WorkerId};
 use networks::Networks;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use task::Task;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use watchers::Watchers;
 
 /// Asks of one worker that may wait; more make their callers wait.
 const INBOX_MAX: usize = 16;
@@ -61,6 +66,8 @@ pub struct Shared {
     pub changes: Changes,
     /// Networks that the owner made.
     pub networks: Networks,
+    /// Whether the daemon leaves.
+    pub leaving: Leaving,
     workers: Mutex<Workers>,
     hosts_stale: Notify,
 }
@@ -110,24 +117,6 @@ pub enum Ask {
     },
 }
 
-/// Who wants to see a worker's end. While there is one, `remove_on_exit` waits.
-#[derive(Debug, Default)]
-struct Watchers {
-    count: AtomicUsize,
-    changed: Notify,
-}
-
-/// Keeps a worker from being removed by its own exit until it is dropped.
-#[derive(Debug)]
-pub struct Watch(Arc<Watchers>);
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        self.0.changed.notify_one();
-    }
-}
-
 impl Entry {
     /// How it is now.
     pub fn view(&self) -> View {
@@ -136,8 +125,7 @@ impl Entry {
 
     /// Announces a watcher.
     pub fn watch(&self) -> Watch {
-        self.watchers.count.fetch_add(1, Ordering::AcqRel);
-        Watch(self.watchers.clone())
+        Watch::of(&self.watchers)
     }
 
     /// Asks and waits for the answer.
@@ -167,14 +155,19 @@ impl Shared {
         helper: Helper,
     ) -> Self {
         let (workers, changes, networks) = (Mutex::default(), Changes::new(), Networks::new(networks));
-        Self { owner, layout, epoch, boot_id, store, helper, changes, networks, workers, hosts_stale: Notify::new() }
+        let (leaving, hosts_stale) = (Leaving::default(), Notify::new());
+        Self { owner, layout, epoch, boot_id, store, helper, changes, networks, leaving, workers, hosts_stale }
     }
 
-    /// Puts a worker on record and starts it, where none of its external id is there yet.
-    pub async fn create(self: &Arc<Self>, mut wire: wire::WorkerSpec) -> Result<Created, Problem> {
+    /// Puts a worker on record and starts it, where none of its external id is there yet. `call` goes on record with it.
+    pub async fn create(
+        self: &Arc<Self>,
+        mut wire: wire::WorkerSpec,
+        call: Option<CallRow>,
+    ) -> Result<Created, Problem> {
         if let Some(entry) = self.existing(&wire)? {
             let watch = entry.watch();
-            return Ok(Created::Before { entry, watch });
+            return Ok(Created::Before { entry, watch, by_this_call: None });
         }
         let id = WorkerId::from_random(u64::from_le_bytes(random()?));
         if wire.name.is_empty() {
@@ -199,7 +192,7 @@ impl Shared {
         let (task, entry) = self.enlist(row, spec, None)?;
         let watch = entry.watch();
         // The loop lives on when the caller goes: a launch is never cut short half-way.
-        tokio::spawn(task.begin(answer));
+        tokio::spawn(task.begin(answer, call));
         Ok(Created::Now { entry, watch, started: answered })
     }
 
@@ -259,6 +252,11 @@ impl Shared {
     /// Every worker, in the order of their ids.
     pub fn entries(&self) -> Vec<Entry> {
         self.workers().by_id.values().cloned().collect()
+    }
+
+    /// The worker of this id.
+    pub fn by_id(&self, id: WorkerId) -> Option<Entry> {
+        self.workers().by_id.get(&id).cloned()
     }
 
     /// The worker that a name, an id, or an unambiguous prefix of an id stands for.

@@ -4,7 +4,7 @@ use crate::store::{EndRow, WorkerRow};
 use crate::worker::spec::{Network, Spec};
 use crate::worker::{End, Phase};
 use holdfast_proto::daemon as wire;
-use holdfast_proto::words::OwnerName;
+use holdfast_proto::words::{Generation, OwnerName};
 
 /// A worker at one moment.
 #[derive(Debug, Clone)]
@@ -27,6 +27,11 @@ pub struct View {
 }
 
 impl View {
+    /// Which start of it.
+    pub fn generation(&self) -> Generation {
+        Generation(self.worker.generation)
+    }
+
     /// `pid`: of the first process, 0 where it is not live.
     pub fn of(row: &WorkerRow, spec: &Spec, end: Option<&EndRow>, pid: u32, owner: &OwnerName) -> Self {
         let phase = row.worker.phase;

@@ -1,5 +1,6 @@
 //! What a worker is, and what happens to it next. Pure: no clock, no file, no socket, no runtime.
 
+pub mod again;
 mod boot;
 pub mod cage;
 pub mod events;

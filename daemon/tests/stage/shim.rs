@@ -99,7 +99,10 @@ impl Shim {
     /// The shim itself is killed: no record, and its worker goes with it.
     pub fn lose(&self) {
         self.state.lost.store(true, Ordering::SeqCst);
-        drop(std::fs::remove_file(self.state.socket()));
+        // As a killed process leaves it: a name where nobody listens.
+        let socket = self.state.socket();
+        drop(std::fs::remove_file(&socket));
+        drop(std::os::unix::net::UnixListener::bind(&socket));
         self.kill();
         self.state.watchers.lock().unwrap().clear();
     }

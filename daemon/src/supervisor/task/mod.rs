@@ -9,10 +9,12 @@ use super::view::View;
 use super::{Ask, LINGER, Shared, Watchers, not_recorded};
 use crate::reconcile::Found;
 use crate::shim::{self, Process, Shim, Word};
-use crate::store::{Change, EndRow, WorkerRow};
+use crate::store::{CallRow, Change, EndRow, Outcome, WorkerRow};
 use crate::worker::{Command, Event, Phase, Seen, Spec, Verb, instead};
 use holdfast_proto::daemon::{self as wire, EventKind};
+use holdfast_proto::key::Key;
 use holdfast_proto::problem::{Problem, Reason};
+use prost::Message;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,8 +61,10 @@ pub struct Task {
     stoppers: Vec<Answer>,
     removers: Vec<Answer>,
     changers: freeze::Changers,
-    /// Events of changes that the store did not take.
+    /// Events of changes that the store did not take, and the call that asks for the first start: for the next commit.
     unrecorded: Vec<Change>,
+    /// Of the call that made it.
+    call: Option<Key>,
 }
 
 /// Something for the loop.
@@ -101,12 +105,18 @@ impl Task {
             removers: Vec::new(),
             changers: freeze::Changers::default(),
             unrecorded: Vec::new(),
+            call: None,
         };
         (task, seen)
     }
 
-    /// Starts a new worker; `creator` hears whether it is executed.
-    pub async fn begin(mut self, creator: Answer) {
+    /// Starts a new worker; `creator` hears whether it is executed. `call`, which asked for it, goes on record with it.
+    pub async fn begin(mut self, creator: Answer, call: Option<CallRow>) {
+        if let Some(call) = call {
+            self.call = Some(call.key);
+            let worker = Some((self.row.id, self.row.worker.generation));
+            self.unrecorded.push(Change::BeginCall(Box::new(CallRow { worker, ..call })));
+        }
         match self.apply(Event::Told(Command::Start), "run").await {
             Ok(()) => {
                 self.creator = Some(creator);
@@ -135,9 +145,8 @@ impl Task {
             Found::Lost { why } => self.lost(why).await,
             Found::Alive { shim, alive } => self.executed(Some(shim), alive).await,
             Found::Undecided => {
-                let row = self.row.clone();
-                let shared = self.shared.clone();
-                self.launching = Some(Box::pin(async move { Launch::find_out(shared, &row).await }));
+                let (shared, row, spec) = (self.shared.clone(), self.row.clone(), self.spec.clone());
+                self.launching = Some(Box::pin(async move { Launch::find_out(shared, &row, &spec).await }));
             }
         }
         self.publish();
@@ -310,6 +319,8 @@ impl Task {
         let unwanted = self.stillborn.is_some() || !self.removers.is_empty();
         let ended = matches!(phase, Phase::Stopped | Phase::Failed);
         let unwatched = self.ends.watchers.count.load(Ordering::Acquire) == 0 && self.linger.is_none();
+        // Whose daemon leaves have watchers on their way to the next one.
+        let unwatched = unwatched && !self.shared.leaving.is_begun();
         (unwanted && !phase.is_live()) || (self.spec.remove_on_exit && ended && unwatched)
     }
 
@@ -323,6 +334,9 @@ impl Task {
             let mut changes = std::mem::take(&mut self.unrecorded);
             changes.push(Change::Delete(id));
             changes.push(self.event(EventKind::Removed, self.row.worker.generation, None, ""));
+            if let (Some(key), Some((_, problem))) = (self.call, &self.stillborn) {
+                changes.push(Change::EndCall(key, Outcome::Refused(problem.encode_to_vec())));
+            }
             outcome = self.shared.store.commit(changes).await;
         }
         if let Err(error) = &outcome {

@@ -1,7 +1,7 @@
 //! What a worker's loop sees of it: the launch's outcome, the shim's words, the record.
 
-use super::super::launch::{self, Launched};
-use super::super::now;
+use super::super::launch::Launched;
+use super::super::{now, outcome};
 use super::Task;
 use super::act::HOST_STARTED;
 use super::freeze::why_not;
@@ -22,7 +22,7 @@ impl Task {
             }
             Launched::Ended { record, reply } => {
                 self.take(reply);
-                if let Some(problem) = launch::problem_of(&record, &self.spec) {
+                if let Some(problem) = outcome::problem_of(&record, &self.spec) {
                     return self.not_started(&record, problem).await;
                 }
                 // It ran and ended before we could look: both are told, in their order.
@@ -117,7 +117,7 @@ impl Task {
     }
 
     pub(super) async fn heard_end(&mut self, record: &ExitRecord) {
-        if let Some(problem) = launch::problem_of(record, &self.spec) {
+        if let Some(problem) = outcome::problem_of(record, &self.spec) {
             return self.not_started(record, problem).await;
         }
         let (end, why) = end_of(record);
@@ -131,7 +131,7 @@ impl Task {
     /// The host has booted since it was last seen, with what its shim left.
     pub(super) async fn booted(&mut self, record: Option<Box<ExitRecord>>) {
         let end = self.row.worker.phase.is_live().then(|| match record {
-            Some(record) => self.end_row(end_of(&record).0, launch::why(&record, &self.spec), Some(&record)),
+            Some(record) => self.end_row(end_of(&record).0, outcome::why(&record, &self.spec), Some(&record)),
             None => self.end_row(End::Lost, HOST_STARTED.to_owned(), None),
         });
         if let Some(end) = &end {
@@ -146,7 +146,7 @@ impl Task {
 
     pub(super) async fn not_started(&mut self, record: &ExitRecord, problem: Problem) {
         let Outcome::NotStarted { code, .. } = record.outcome else { return };
-        let why = launch::why(record, &self.spec);
+        let why = outcome::why(record, &self.spec);
         self.ended(self.end_row(End::NotStarted(code), why.clone(), Some(record)), &why).await;
         self.answer_failed(&problem);
     }
@@ -163,7 +163,7 @@ impl Task {
             end,
             why,
             oom: record.is_some_and(|record| record.oom),
-            finished_at: record.map_or_else(now, launch::ended_at),
+            finished_at: record.map_or_else(now, outcome::ended_at),
             log_bytes: record.map_or(0, |record| record.log_bytes),
             log_dropped_bytes: record.map_or(0, |record| record.log_dropped_bytes),
         }

@@ -31,6 +31,9 @@ const LEAVE: Duration = Duration::from_secs(1);
 /// Most launches under way at once; more are refused.
 const LAUNCHES_MAX: usize = 256;
 
+/// How long launches under way may go on once the launcher is told to end; new ones are for its successor.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// How often cgroups of shims that an earlier launcher made are looked at.
 const SWEEP: Duration = Duration::from_secs(30);
 
@@ -73,6 +76,8 @@ pub struct Launcher {
     /// Highest seen: words of an earlier daemon are void.
     epoch: u64,
     sweep_at: Instant,
+    /// Once it is told to end: until when launches under way may go on.
+    ends_at: Option<Instant>,
     /// Half the time that the service manager allows, and when it is next told that all is well.
     watchdog: Option<(Duration, Instant)>,
 }
@@ -106,11 +111,12 @@ impl Launcher {
             shims: HashMap::new(),
             epoch: 0,
             sweep_at: now,
+            ends_at: None,
             watchdog: sd_notify::watchdog_enabled().map(|period| (period / 2, now)),
         })
     }
 
-    /// Serves until SIGTERM or SIGINT; shims that have been released stay.
+    /// Serves until SIGTERM or SIGINT, and then until launches under way are over; shims that have been released stay.
     pub fn run(&mut self) -> Result<(), StartError> {
         self.dial();
         notify(sd_notify::NotifyState::Ready);
@@ -118,8 +124,9 @@ impl Launcher {
             let woken = self.wait().map_err(|source| StartError::Kernel { step: "wait", source })?;
             // Before a descriptor is taken or a process made: workers inherit these limits, too.
             own_limits::put_back()?;
-            if woken.signal && self.take_signals() {
-                return Ok(());
+            if woken.signal && self.take_signals() && self.ends_at.is_none() {
+                notify(sd_notify::NotifyState::Stopping);
+                self.ends_at = Some(Instant::now() + DRAIN);
             }
             for seq in woken.shims {
                 self.hear_shim(seq);
@@ -128,6 +135,9 @@ impl Launcher {
                 self.lose_line();
             }
             self.keep_time();
+            if self.ends_at.is_some_and(|at| self.launches.is_empty() || at <= Instant::now()) {
+                return Ok(());
+            }
         }
     }
 
@@ -155,7 +165,12 @@ impl Launcher {
         let watchdog = self.watchdog.map(|(_, at)| at);
         let launches = self.launches.values().map(|launch| launch.deadline);
         let leaving = self.leaving.iter().map(|(_, at)| *at);
-        launches.chain(leaving).chain(self.line.due()).chain(watchdog).fold(self.sweep_at, Instant::min)
+        launches
+            .chain(leaving)
+            .chain(self.line.due())
+            .chain(watchdog)
+            .chain(self.ends_at)
+            .fold(self.sweep_at, Instant::min)
     }
 
     fn keep_time(&mut self) {
@@ -201,7 +216,7 @@ impl Launcher {
     }
 
     fn dial(&mut self) {
-        if self.line.dial_if_due(Instant::now()) {
+        if self.ends_at.is_none() && self.line.dial_if_due(Instant::now()) {
             self.answer(&FromLauncher::Dial { version: holdfast_proto::VERSION.to_owned() }, &[]);
         }
     }
@@ -263,6 +278,10 @@ impl Launcher {
             return Err(refused("epoch: a later daemon has spoken", Errno::STALE));
         }
         self.epoch = epoch;
+        if self.ends_at.is_some() {
+            // The helper knows by this number that asking again is all it takes.
+            return Err(refused("the launcher is being replaced", Errno::RESTART));
+        }
         if self.launches.len() >= LAUNCHES_MAX {
             return Err(refused("launches under way: at most 256", Errno::AGAIN));
         }

@@ -153,7 +153,8 @@ fn await_go(pair: BorrowedFd<'_>) -> Result<Option<Wiring>, Halt> {
     let mut buffer = [0; PACKET_BYTES_MAX];
     loop {
         match packet::receive(pair, &mut buffer) {
-            Ok((0, _)) => return Ok(None),
+            // With our word that it had not read: reset (unix(7)).
+            Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(None),
             Ok((len, _)) => {
                 return match ShimWord::decode(&buffer[..len]) {
                     Ok(ShimWord::Go(wiring)) => Ok(Some(wiring)),
