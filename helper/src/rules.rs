@@ -9,7 +9,7 @@
 //! pool = "10.88.0.0/16"         # each network of the owner gets a /22 of it; private, /8 to /22; may be shared
 //! pool6 = "fd12:3456:789a::/48" # each /22 of those has a /64 of this; absent: no IPv6. No two owners share one
 //! ports = ["1024-65535"]        # host ports that may be published: "N" or "N-M"
-//! bind = ["0.0.0.0"]            # host addresses that may be published on; 0.0.0.0: all of them
+//! bind = ["0.0.0.0"]            # host addresses that may be published on; 0.0.0.0: all of them, of IPv4 and IPv6
 //! macvlan_parents = []          # links of the host that workers of network macvlan:PARENT may share; none: no such worker
 //! macvlan_max = 8               # such workers at once
 //! networks_max = 32             # named networks that hold addresses at once
@@ -27,7 +27,7 @@ use crate::words::{LinkName, Network, Uid};
 use holdfast_proto::words::{Macvlan, OwnerName};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -67,8 +67,8 @@ pub struct Owner {
     pub pool6: Option<Prefix6>,
     /// Host ports that may be published, each range not empty, none with 0.
     pub ports: Vec<RangeInclusive<u16>>,
-    /// Host addresses that may be published on; 0.0.0.0 stands for all.
-    pub bind: Vec<Ipv4Addr>,
+    /// Host addresses that may be published on; 0.0.0.0 stands for all, of both families.
+    pub bind: Vec<IpAddr>,
     /// Links of the host that workers may share.
     pub macvlan_parents: Vec<Macvlan>,
     /// Most workers at once that do.
@@ -264,11 +264,24 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     }
 }
 
-fn bind_address(text: &str) -> Result<Ipv4Addr, String> {
-    let address: Option<Ipv4Addr> = text.parse().ok();
-    let usable =
-        address.filter(|a| !a.is_multicast() && !a.is_broadcast() && (a.is_unspecified() || a.octets()[0] != 0));
-    usable.ok_or_else(|| format!("{:?} is no IPv4 address of a host: write \"0.0.0.0\" for all", shown(text)))
+fn bind_address(text: &str) -> Result<IpAddr, String> {
+    let usable = text.parse().ok().filter(|address| match address {
+        IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast() && (a.is_unspecified() || a.octets()[0] != 0),
+        IpAddr::V6(_) => no_place_to_publish(*address).is_none(),
+    });
+    usable.ok_or_else(|| format!("{:?} is no address to publish on: write \"0.0.0.0\" for all", shown(text)))
+}
+
+/// Why nothing can be published on this address, where that is so by itself.
+pub fn no_place_to_publish(address: IpAddr) -> Option<&'static str> {
+    let IpAddr::V6(six) = address else { return None };
+    match () {
+        () if six.is_unspecified() => Some("leave the address out for all of them, of IPv4 and IPv6"),
+        () if six.is_loopback() => Some("answers would not find back to ::1: use 127.0.0.1"),
+        () if six.is_unicast_link_local() => Some("who calls a link-local address cannot be forwarded"),
+        () if six.is_multicast() || six.to_ipv4_mapped().is_some() => Some("it is no address of a host"),
+        () => None,
+    }
 }
 
 fn shown(text: &str) -> String {
@@ -394,11 +407,28 @@ mod tests {
         for text in ["", "0", "0-5", "5-4", "65536", "1-", "-1", "+5", "a", "1-2-3", " 5", "5,6"] {
             assert!(owner(&format!("ports = [{text:?}]")).is_err(), "{text:?} was taken");
         }
-        for text in ["", "::", "localhost", "224.0.0.1", "255.255.255.255", "0.0.0.1", "1.2.3"] {
+        for text in [
+            "",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "[2001:db8::1]",
+            "localhost",
+            "224.0.0.1",
+            "255.255.255.255",
+            "0.0.0.1",
+            "1.2.3",
+        ] {
             assert!(owner(&format!("bind = [{text:?}]")).is_err(), "{text:?} was taken");
         }
         assert!(
-            owner("ports = [\"80\", \"443\"]\nbind = [\"127.0.0.1\"]").unwrap().owner(Uid(1000)).unwrap().grants(443)
+            owner("ports = [\"80\", \"443\"]\nbind = [\"127.0.0.1\", \"2001:db8::1\"]")
+                .unwrap()
+                .owner(Uid(1000))
+                .unwrap()
+                .grants(443)
         );
     }
 }

@@ -8,6 +8,7 @@ use crate::ledger::Attachment;
 use crate::net::NetError;
 use crate::peer::Peer;
 use crate::policy::{AskedLan, AskedPort, LanRefusal, LaunchRequest, Refusal};
+use crate::rules::no_place_to_publish;
 use crate::subnet::Subnet;
 use crate::words::{Network, Port, Start, Uid};
 use holdfast_launcher::launch::Failure;
@@ -199,12 +200,12 @@ fn parse_port(port: &wire::Port) -> Result<AskedPort, Status> {
         u16::try_from(given).map_err(|_| invalid(format!("{what} port {given}: ports are 1 to 65535")))
     };
     let address = match port.address.as_str() {
-        "" => Ok(Ipv4Addr::UNSPECIFIED),
-        text => match text.parse() {
-            Ok(IpAddr::V4(address)) => Ok(address),
-            Ok(IpAddr::V6(address)) => {
-                Err(invalid(format!("address {address} of a port: only IPv4 addresses can be published on")))
-            }
+        "" => Ok(Ipv4Addr::UNSPECIFIED.into()),
+        text => match text.parse::<IpAddr>() {
+            Ok(address) => match no_place_to_publish(address) {
+                None => Ok(address),
+                Some(why) => Err(invalid(format!("address {address} of a port: {why}"))),
+            },
             Err(_) => Err(invalid(format!(
                 "address {:?} of a port is no IP address",
                 text.chars().take(64).collect::<String>()
@@ -333,6 +334,7 @@ fn refusal_reason(refusal: &Refusal) -> (Reason, &'static str) {
         Refusal::PoolFull { .. } => (Reason::Quota, "ask root for another pool in rules.toml"),
         Refusal::NotInPool { .. } => (Reason::Rules, "give one of the pool's, or none: one is chosen"),
         Refusal::SubnetTaken { .. } => (Reason::Rules, "give another one, or none: one is chosen"),
+        Refusal::NoIpv6 { .. } => (Reason::Rules, "holdfast doctor says why; an IPv4 address works"),
         Refusal::PortsOnInternal(_) => (Reason::Rules, "publish on a network that is not internal"),
     }
 }

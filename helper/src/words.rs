@@ -2,7 +2,7 @@
 
 use holdfast_proto::words::{Generation, Macvlan, NetworkName, WorkerId};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// A uid as the kernel told it (SO_PEERCRED, NS_GET_OWNER_UID): never one from a request.
@@ -48,8 +48,8 @@ pub enum Proto {
 pub struct Port {
     /// Transport.
     pub proto: Proto,
-    /// Host address that it answers on; 0.0.0.0: all of them.
-    pub address: Ipv4Addr,
+    /// Host address that it answers on; 0.0.0.0: all of them, of both families.
+    pub address: IpAddr,
     /// Port on the host.
     pub host: u16,
     /// Port in the worker.
@@ -246,7 +246,7 @@ impl fmt::Display for Tag {
 
 impl fmt::Display for Port {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}/{}", self.address, self.host, self.worker, self.proto)
+        write!(f, "{}:{}/{}", SocketAddr::new(self.address, self.host), self.worker, self.proto)
     }
 }
 
@@ -339,6 +339,9 @@ mod tests {
     #[test]
     fn a_port_on_all_addresses_clashes_with_one_on_any() {
         let port = |address: [u8; 4], host| Port { proto: Proto::Tcp, address: address.into(), host, worker: 80 };
+        let six = Port { address: Ipv6Addr::LOCALHOST.into(), ..port([0; 4], 80) };
+        assert!(port([0; 4], 80).clashes(&six) && !port([127, 0, 0, 1], 80).clashes(&six));
+        assert_eq!(six.to_string(), "[::1]:80:80/tcp");
         assert!(port([0; 4], 80).clashes(&port([127, 0, 0, 1], 80)));
         assert!(!port([10, 0, 0, 1], 80).clashes(&port([127, 0, 0, 1], 80)));
         assert!(!port([0; 4], 80).clashes(&port([0; 4], 81)));

@@ -54,12 +54,34 @@ fn a_published_port_answers_by_ipv6_with_the_true_client_and_is_gone_with_its_wo
         serve_peer_names6_in(&outside, 9000);
         assert_eq!(ask(&worker, "2001:db8::2", 9000), "2001:db8::1", "masqueraded outwards");
         assert_eq!(ask(&worker, "2001:db8::1", 8080), "2001:db8::1", "its own port by the host's address");
-        assert_eq!(ask(&worker, "2001:db9::1", 9000), "timeout", "through the host");
         serve_peer_names6_in(&host, 22);
         assert_eq!(ask(&worker, "2001:db8::1", 22), "timeout", "host services are closed");
         assert_eq!(ask(&worker, "fe80::a58:2%eth0", 22), "timeout", "host services are closed");
         assert_eq!(ask(&outside, "fd12:3456:789a:5800::2", 80), "timeout", "what is not published");
     }
+    // On one address alone; and on none where nothing can answer.
+    stage.in_host("ip -6 address add 2001:db8::11/64 dev up0 nodad");
+    let at = |worker, address: &str| {
+        let mut request = launch_request(worker, &[("tcp", 8081, 80)]);
+        request.ports[0].address = address.to_owned();
+        request
+    };
+    launched(&stage, at(2, "2001:db8::11"));
+    {
+        let workers = stage.workers.lock().unwrap();
+        serve_peer_names6_in(&inside(&workers["0000000000000002"]), 80);
+        assert_eq!(ask(&outside, "2001:db8::11", 8081), "2001:db8::2");
+        assert_eq!(ask(&outside, "2001:db8::1", 8081), "refused");
+    }
+    for (address, why) in [("::1", "127.0.0.1"), ("::", "leave the address out"), ("fe80::1", "link-local")] {
+        let request = at(3, address);
+        let said = stage.owner(|mut c| async move { c.launch(request).await.unwrap_err() });
+        assert!(said.message().contains(why), "{address}: {said:?}");
+    }
+    serve_peer_names6_in(&host, 8082);
+    let request = launch_request(3, &[("tcp", 8082, 80)]);
+    let said = stage.owner(|mut c| async move { c.launch(request).await.unwrap_err() });
+    assert!(said.message().contains("in use"), "a program of the host: {said:?}");
     stage.kill_helper();
     assert_eq!(ask(&outside, "2001:db8::1", 8080), "2001:db8::2");
     stage.start_helper();
@@ -68,7 +90,7 @@ fn a_published_port_answers_by_ipv6_with_the_true_client_and_is_gone_with_its_wo
     let attached = stage
         .owner(|mut c| async move { c.attached(wire::AttachedRequest {}).await.unwrap().into_inner().attachments });
     assert_eq!(attached[0].addresses, ["10.88.0.2/32", "fd12:3456:789a:5800::2/128"]);
-    assert_eq!(attached[0].ports.len(), 1);
+    assert_eq!((attached[0].ports.len(), attached[1].ports[0].address.as_str()), (1, "2001:db8::11"));
     end_servers();
     stage.workers.lock().unwrap().clear();
     eventually("rules gone", || !stage.ruleset().contains("fd12:"));

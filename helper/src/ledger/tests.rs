@@ -15,7 +15,7 @@ fn attachment(worker: u64, address: &str, ports: &[u16]) -> Attachment {
         address6: None,
         ports: ports
             .iter()
-            .map(|host| Port { proto: Proto::Tcp, address: Ipv4Addr::UNSPECIFIED, host: *host, worker: 80 })
+            .map(|host| Port { proto: Proto::Tcp, address: Ipv4Addr::UNSPECIFIED.into(), host: *host, worker: 80 })
             .collect(),
     }
 }

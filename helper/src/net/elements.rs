@@ -1,12 +1,12 @@
 //! What differs by worker: its elements in the ruleset's sets, each with the start that it belongs to.
 
 use super::nft::{self, Element};
-use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, PUBLISH6, WORKERS, WORKERS6};
+use super::ruleset::{INTERNAL, LINKS, PEERS, PUBLISH, PUBLISH_AT, PUBLISH6, PUBLISH6_AT, WORKERS, WORKERS6};
 use crate::ledger::Attachment;
 use crate::words::{LinkName, Network, Port, Proto, Start};
 use std::collections::BTreeMap;
 use std::ffi::CStr;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What makes a link one of a worker's to the rules: it stays for as long as the link does, so that a link never
 /// passes for one of the host's own.
@@ -51,6 +51,8 @@ pub fn of(attachment: &Attachment) -> Vec<(&'static CStr, Vec<Element>)> {
         value: Some([&address6.octets()[..], &padded(port.worker)].concat()),
         comment: who.clone(),
     };
+    let (at6, at): (Vec<&Port>, Vec<&Port>) = at.into_iter().partition(|port| port.address.is_ipv6());
+    let at6 = at6.iter().filter_map(|port| Some((port, attachment.address6?)));
     let any6 = any.iter().filter_map(|port| Some((port, attachment.address6?)));
     let sets = [
         (WORKERS.name, vec![worker]),
@@ -59,6 +61,7 @@ pub fn of(attachment: &Attachment) -> Vec<(&'static CStr, Vec<Element>)> {
         (INTERNAL.name, attachment.internal.then_some(internal).into_iter().collect()),
         (PUBLISH.name, any.iter().map(published).collect()),
         (PUBLISH_AT.name, at.iter().map(published).collect()),
+        (PUBLISH6_AT.name, at6.map(published6).collect()),
     ];
     sets.into_iter().filter(|(_, elements): &(_, Vec<_>)| !elements.is_empty()).collect()
 }
@@ -122,21 +125,26 @@ pub fn read_link(element: &Element) -> Option<LinkName> {
     LinkName::from_padded(&element.key)
 }
 
-/// Reads an element of [`PUBLISH`] or [`PUBLISH_AT`].
+/// Reads an element of [`PUBLISH`], [`PUBLISH_AT`] or [`PUBLISH6_AT`].
 pub fn read_port(set: &CStr, element: &Element) -> Option<(Start, Port)> {
     let (address, rest) = if set == PUBLISH_AT.name {
         let (address, rest) = element.key.split_first_chunk::<4>()?;
-        (Ipv4Addr::from(*address), rest)
+        (IpAddr::from(*address), rest)
+    } else if set == PUBLISH6_AT.name {
+        let (address, rest) = element.key.split_first_chunk::<16>()?;
+        (IpAddr::from(*address), rest)
     } else {
-        (Ipv4Addr::UNSPECIFIED, &element.key[..])
+        (IpAddr::from(Ipv4Addr::UNSPECIFIED), &element.key[..])
     };
+    let value = element.value.as_deref()?;
+    let value = if set == PUBLISH6_AT.name { value.get(12..)? } else { value };
     let proto = match i32::from(*rest.first()?) {
         libc::IPPROTO_TCP => Proto::Tcp,
         libc::IPPROTO_UDP => Proto::Udp,
         _ => return None,
     };
     let number = |bytes: &[u8]| bytes.get(4..6).map(|b| u16::from_be_bytes([b[0], b[1]]));
-    let port = Port { proto, address, host: number(rest)?, worker: number(element.value.as_deref()?)? };
+    let port = Port { proto, address, host: number(rest)?, worker: number(value)? };
     Some((element.comment.parse().ok()?, port))
 }
 
@@ -167,7 +175,11 @@ fn port_key(port: &Port) -> Vec<u8> {
         Proto::Tcp => libc::IPPROTO_TCP,
         Proto::Udp => libc::IPPROTO_UDP,
     };
-    let mut key = if port.address.is_unspecified() { Vec::new() } else { port.address.octets().to_vec() };
+    let mut key = match port.address {
+        address if address.is_unspecified() => Vec::new(),
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
     key.extend([proto as u8, 0, 0, 0]);
     key.extend(padded(port.host));
     key
@@ -187,8 +199,9 @@ mod tests {
     #[test]
     fn elements_are_read_back_as_they_were_made() {
         let start = Start { owner: Uid(1000), worker: WorkerId::from_random(7), generation: Generation(3) };
-        let any = Port { proto: Proto::Tcp, address: Ipv4Addr::UNSPECIFIED, host: 8080, worker: 80 };
-        let at = Port { proto: Proto::Udp, address: Ipv4Addr::LOCALHOST, host: 5353, worker: 53 };
+        let any = Port { proto: Proto::Tcp, address: Ipv4Addr::UNSPECIFIED.into(), host: 8080, worker: 80 };
+        let at = Port { proto: Proto::Udp, address: Ipv4Addr::LOCALHOST.into(), host: 5353, worker: 53 };
+        let at6 = Port { address: "2001:db8::1".parse().unwrap(), ..at };
         let attachment = Attachment {
             start,
             network: Network::Named("lan".parse().unwrap()),
@@ -197,10 +210,10 @@ mod tests {
             link: LinkName::from_random(5),
             address: Ipv4Addr::new(10, 88, 0, 2),
             address6: Some("fd12:3456:789a:5800::2".parse().unwrap()),
-            ports: vec![any, at],
+            ports: vec![any, at, at6],
         };
         let sets = of(&attachment);
-        assert_eq!(sets.len(), 6);
+        assert_eq!(sets.len(), 7);
         assert_eq!(read_peers(&peers(7).1), Some(7));
         let mut found =
             BTreeMap::from([(start, read_worker(&sets[0].1[0]).unwrap().attachment(attachment.network, 7))]);
@@ -216,6 +229,7 @@ mod tests {
         assert_eq!(published(PUBLISH6.name).key, published(PUBLISH.name).key);
         assert_eq!(read_port(PUBLISH.name, &published(PUBLISH.name)), Some((start, any)));
         assert_eq!(read_port(PUBLISH_AT.name, &published(PUBLISH_AT.name)), Some((start, at)));
+        assert_eq!(read_port(PUBLISH6_AT.name, &published(PUBLISH6_AT.name)), Some((start, at6)));
         let other = Element { value: Some(vec![9; 20]), ..published(PUBLISH6.name) };
         assert_eq!(complete(PUBLISH6.name, &other, &mut found), None, "to an address that is not the worker's");
         for length in 0..12 {

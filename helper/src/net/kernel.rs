@@ -3,7 +3,9 @@
 use super::blockers::Blocker;
 use super::links::{self, Link, PairPlan, Traffic};
 use super::nft::{self, Element, Kind};
-use super::ruleset::{INTERNAL, LINKS, NO_ROUTER, PEERS, PUBLISH, PUBLISH_AT, PUBLISH6, UPLINKS, WORKERS, WORKERS6};
+use super::ruleset::{
+    INTERNAL, LINKS, NO_ROUTER, PEERS, PUBLISH, PUBLISH_AT, PUBLISH6, PUBLISH6_AT, UPLINKS, WORKERS, WORKERS6,
+};
 use super::wire::{Messages, Wire, WireError};
 use super::{elements, sockets, tables};
 use crate::ledger::Attachment;
@@ -151,7 +153,8 @@ impl Kernel {
                 _ => stale.push((WORKERS.name, element)),
             }
         }
-        for set in [WORKERS6.name, INTERNAL.name, PUBLISH.name, PUBLISH6.name, PUBLISH_AT.name] {
+        let sets = [WORKERS6, INTERNAL, PUBLISH, PUBLISH6, PUBLISH_AT, PUBLISH6_AT];
+        for set in sets.map(|set| set.name) {
             for element in listed(set)? {
                 if elements::complete(set, &element, &mut found).is_none() {
                     stale.push((set, element));

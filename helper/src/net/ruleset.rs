@@ -48,9 +48,16 @@ pub const PUBLISH_AT: Set = Set {
     value: Some((&[IPV4_ADDR, INET_SERVICE], 8)),
 };
 
+/// Ports published on one IPv6 address.
+pub const PUBLISH6_AT: Set = Set {
+    name: c"publish6_at",
+    key: (&[IPV6_ADDR, INET_PROTO, INET_SERVICE], 24),
+    value: Some((&[IPV6_ADDR, INET_SERVICE], 20)),
+};
+
 /// All sets, in the order in which they are made.
-pub const SETS: [Set; 10] =
-    [LINKS, UPLINKS, NO_ROUTER, WORKERS, WORKERS6, PEERS, INTERNAL, PUBLISH, PUBLISH6, PUBLISH_AT];
+pub const SETS: [Set; 11] =
+    [LINKS, UPLINKS, NO_ROUTER, WORKERS, WORKERS6, PEERS, INTERNAL, PUBLISH, PUBLISH6, PUBLISH_AT, PUBLISH6_AT];
 
 const FILTER: &CStr = c"filter";
 const NAT: &CStr = c"nat";
@@ -79,6 +86,8 @@ const R1: Register = Register(1);
 const R2: Register = Register(2);
 /// After a link's name, or an IPv6 address.
 const R4: Register = Register(4);
+/// After an IPv6 address and a protocol.
+const R5: Register = Register(5);
 const IPV4: u8 = libc::NFPROTO_IPV4 as u8;
 const IPV6: u8 = libc::NFPROTO_IPV6 as u8;
 /// `NF_CT_STATE_BIT(IP_CT_ESTABLISHED) | NF_CT_STATE_BIT(IP_CT_RELATED)`.
@@ -173,9 +182,13 @@ fn publish_to() -> Vec<Vec<Expr>> {
 }
 
 fn publish6_to() -> Vec<Vec<Expr>> {
-    let dnat = Expr::Dnat { family: libc::NFPROTO_IPV6, address: R0, port: R4 };
-    let any = vec![Expr::Meta(Meta::Transport, R0), port(R1)];
-    vec![[ipv6(), any, vec![Expr::Map { map: PUBLISH6.name, key: R0, value: R0 }, dnat]].concat()]
+    let dnat = || Expr::Dnat { family: libc::NFPROTO_IPV6, address: R0, port: R4 };
+    let at = [ipv6(), vec![prefix(DESTINATION6, 16), Expr::Meta(Meta::Transport, R4), port(R5)]].concat();
+    let any = [ipv6(), vec![Expr::Meta(Meta::Transport, R0), port(R1)]].concat();
+    vec![
+        [at, vec![Expr::Map { map: PUBLISH6_AT.name, key: R0, value: R0 }, dnat()]].concat(),
+        [any, vec![Expr::Map { map: PUBLISH6.name, key: R0, value: R0 }, dnat()]].concat(),
+    ]
 }
 
 /// The host's own services are closed to workers; they may ping their gateway.

@@ -1,6 +1,7 @@
 //! Judges a launch onto a wire of the host's: which one, how many, and that the address is nobody else's.
 
-use super::{LaunchRequest, Permit, Refusal, held_by};
+use super::ports::held_by;
+use super::{LaunchRequest, Permit, Refusal};
 use crate::lan::{LanAddress, LanLink};
 use crate::ledger::Ledger;
 use crate::rules::Owner;

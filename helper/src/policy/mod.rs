@@ -1,8 +1,10 @@
 //! Judges one launch by the rules and the ledger. Pure: no clock, no kernel, no file.
 
 mod lan;
+mod ports;
 
 pub use lan::{AskedLan, LanRefusal};
+use ports::choose_ports;
 
 use crate::lan::LanLink;
 use crate::ledger::{Attachment, Ledger, PlaceError};
@@ -11,7 +13,7 @@ use crate::subnet::Subnet;
 use crate::words::{LinkName, Network, Port, Proto, Start, Uid};
 use holdfast_proto::words::{Generation, WorkerId};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Most ports of one worker.
 pub const PORTS_PER_WORKER_MAX: usize = 256;
@@ -42,8 +44,8 @@ pub struct LaunchRequest {
 pub struct AskedPort {
     /// Transport.
     pub proto: Proto,
-    /// Host address; 0.0.0.0: all.
-    pub address: Ipv4Addr,
+    /// Host address; 0.0.0.0: all, of both families.
+    pub address: IpAddr,
     /// Absent: one that is free.
     pub host: Option<u16>,
     /// In the worker, not 0.
@@ -144,9 +146,9 @@ pub enum Refusal {
         /// Whose rule.
         owner: String,
         /// Asked for.
-        asked: Ipv4Addr,
+        asked: IpAddr,
         /// What the rule lists.
-        granted: Vec<Ipv4Addr>,
+        granted: Vec<IpAddr>,
     },
     /// Asked for twice in one request.
     #[error("port {0} is asked for twice")]
@@ -213,6 +215,14 @@ pub enum Refusal {
         /// Asked for.
         subnet: String,
     },
+    /// A port on an IPv6 address for a worker that has none.
+    #[error("port on {address}: workers of owner {owner} have no IPv6")]
+    NoIpv6 {
+        /// Whose.
+        owner: String,
+        /// Asked for.
+        address: IpAddr,
+    },
     /// A port where nothing outside is in reach.
     #[error("network {0} is internal: it publishes no ports")]
     PortsOnInternal(Network),
@@ -241,6 +251,9 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
     let (ports, chosen) = choose_ports(request, owner, ledger)?;
     let (address, mark) = choose_address(request, owner, ledger)?;
     let address6 = ledger.address6(owner, address);
+    if let Some(port) = ports.iter().find(|port| port.address.is_ipv6() && address6.is_none()) {
+        return Err(Refusal::NoIpv6 { owner: owner.name.to_string(), address: port.address });
+    }
     let (internal, link) = (request.internal, LinkName::from_random(request.nonce));
     let attachment = Attachment { start, network, mark, internal, link, address, address6, ports };
     Ok(Permit { start, network, attachment: Some(attachment), lan: None, chosen })
@@ -300,71 +313,6 @@ fn allow_quotas(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Resu
         }
     }
     Ok(())
-}
-
-/// Named ports first, so that none of them is chosen for another. Also says which were chosen.
-fn choose_ports(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(Vec<Port>, Vec<usize>), Refusal> {
-    let mut ports: Vec<Option<Port>> = Vec::new();
-    for asked in &request.ports {
-        allow_bind(asked.address, owner)?;
-        let Some(host) = asked.host else {
-            ports.push(None);
-            continue;
-        };
-        let port = Port { proto: asked.proto, address: asked.address, host, worker: asked.worker };
-        if !owner.grants(host) {
-            return Err(Refusal::PortGrant { owner: owner.name.to_string(), asked: host, granted: owner.grant() });
-        }
-        if ports.iter().flatten().any(|other| other.clashes(&port)) {
-            return Err(Refusal::PortTwice(port));
-        }
-        if let Some(holder) = ledger.holder(&port) {
-            let holder = held_by(holder.start, owner.uid);
-            return Err(Refusal::PortTaken { host, proto: asked.proto, holder });
-        }
-        ports.push(Some(port));
-    }
-    let mut chosen = Vec::new();
-    for (index, asked) in request.ports.iter().enumerate() {
-        if ports[index].is_none() {
-            ports[index] = Some(choose_port(request, asked, &ports, (owner, ledger))?);
-            chosen.push(index);
-        }
-    }
-    Ok((ports.into_iter().flatten().collect(), chosen))
-}
-
-fn choose_port(
-    request: &LaunchRequest,
-    asked: &AskedPort,
-    others: &[Option<Port>],
-    (owner, ledger): (&Owner, &Ledger),
-) -> Result<Port, Refusal> {
-    let with = |host| Port { proto: asked.proto, address: asked.address, host, worker: asked.worker };
-    let free = |port: &Port| {
-        !request.avoid.contains(&(port.proto, port.host))
-            && !others.iter().flatten().any(|other| other.clashes(port))
-            && ledger.holder(port).is_none()
-    };
-    // The upper half first: what people name by hand lies below.
-    let halves = [32768..=u16::MAX, 1..=32767u16];
-    let candidates = halves.into_iter().flatten().filter(|host| owner.grants(*host));
-    candidates.map(with).find(free).ok_or_else(|| Refusal::NoPortFree {
-        owner: owner.name.to_string(),
-        proto: asked.proto,
-        granted: owner.grant(),
-    })
-}
-
-fn allow_bind(address: Ipv4Addr, owner: &Owner) -> Result<(), Refusal> {
-    if owner.bind.contains(&address) || owner.bind.contains(&Ipv4Addr::UNSPECIFIED) {
-        return Ok(());
-    }
-    Err(Refusal::Bind { owner: owner.name.to_string(), asked: address, granted: owner.bind.clone() })
-}
-
-fn held_by(holder: Start, asker: Uid) -> String {
-    if holder.owner == asker { format!("your worker {}", holder.worker) } else { "another owner's worker".to_owned() }
 }
 
 fn choose_address(request: &LaunchRequest, owner: &Owner, ledger: &Ledger) -> Result<(Ipv4Addr, u32), Refusal> {

@@ -58,7 +58,7 @@ fn workers_have_ipv6_among_themselves_outwards_and_for_what_they_publish() -> Re
         let alice = host.alice();
         alice.holdfast("network create shop")?.ok()?;
         let db = run_six(host, "alice", "db", "--network shop -p 8080:80")?;
-        let lone = run_six(host, "alice", "lone", "")?;
+        let lone = run_six(host, "alice", "lone", &format!("-p [{}]:8081:80", Outside::HOST6))?;
         ensure!(db.starts_with("fd") && lone.starts_with("fd"), "{db} {lone}");
         let server = format!("exec python3 -u -c '{}'", SERVE.replace("\"::\"", "\"2001:db8:7::7\""));
         let _server = outside.start(&server)?;
@@ -79,6 +79,8 @@ fn workers_have_ipv6_among_themselves_outwards_and_for_what_they_publish() -> Re
             let said =
                 outside.run(&format!("ip -6 route replace {db}/128 via {}; nc -6 -w 2 {db} 80", Outside::HOST6))?;
             ensure!(said.text().is_empty(), "not published, and reached from outside\n{said}");
+            let said = outside.run(&format!("nc -6 -w 2 {} 8081", Outside::HOST6))?.text();
+            ensure!(said == Outside::CLIENT6, "published on that address alone, and heard {said:?}");
             // On the host itself: its own address, and localhost, whose ::1 refuses at once.
             ensure!(!alice.run(&format!("nc -6 -w 2 {} 8080", Outside::HOST6))?.text().is_empty());
             ensure!(alice.run("nc -6 -w 5 ::1 8080")?.code == 1);
@@ -90,6 +92,8 @@ fn workers_have_ipv6_among_themselves_outwards_and_for_what_they_publish() -> Re
         until("it serves again", PATIENCE, || Ok(alice.holdfast("ps")?.code == 0))?;
         ensure!(six(host, "alice", "db")? == db);
         check()?;
+        alice.holdfast("run -d -p [::1]:8082:80 -- true")?.refuses(125, &["127.0.0.1"])?;
+        alice.holdfast("run -d -p 2001:db8::9:8082:80 -- true")?.refuses(2, &["brackets"])?;
         let hosts = alice.holdfast("exec db -- cat /etc/hosts")?.ok()?.text();
         ensure!(hosts.contains(&format!("{db} db")) && hosts.contains("10.88."), "{hosts}");
         let shown = alice.holdfast("network inspect shop --json")?.ok()?.json::<serde_json::Value>()?;
