@@ -185,7 +185,7 @@ pub fn network_name(text: &str) -> Result<String, holdfast_proto::words::WordErr
 /// Where it is neither.
 pub fn network(text: &str) -> Result<String, holdfast_proto::words::WordError> {
     match text {
-        "bridge" | "none" | "host" => Ok(text.to_owned()),
+        "bridge" | "none" | "host" | "tap" => Ok(text.to_owned()),
         _ if text.starts_with("macvlan") => text.parse::<Macvlan>().map(|link| link.to_string()),
         _ => network_name(text),
     }

@@ -26,7 +26,7 @@ pub fn path(workers_run: &Path, network: Network) -> PathBuf {
 
 /// Makes the files where they are not there, so that the first launch finds them.
 pub fn prepare(workers_run: &Path, named: impl Iterator<Item = NetworkName>) -> io::Result<()> {
-    for network in [Network::Bridge, Network::None].into_iter().chain(named.map(Network::Named)) {
+    for network in [Network::Bridge, Network::None, Network::Tap].into_iter().chain(named.map(Network::Named)) {
         make(workers_run, network)?;
     }
     Ok(())

@@ -5,7 +5,7 @@
 //!
 //! [owners.alice]                # the login name, for people and messages
 //! uid = 1000                    # what counts: the uid that the kernel shows; required, not 0
-//! networks = ["none", "bridge"] # also "host", the host's own network; may be empty
+//! networks = ["none", "bridge"] # also "tap" and "host", the host's own network; may be empty
 //! pool = "10.88.0.0/16"         # each network of the owner gets a /22 of it; private, /8 to /22; may be shared
 //! pool6 = "fd12:3456:789a::/48" # each /22 of those has a /64 of this; absent: no IPv6. No two owners share one
 //! ports = ["1024-65535"]        # host ports that may be published: "N" or "N-M"
@@ -227,7 +227,7 @@ fn mode(word: &str) -> Result<Network, String> {
     match word.parse() {
         Ok(Network::Macvlan(_)) => Err("macvlan is granted by its parents: list them in macvlan_parents".to_owned()),
         Ok(Network::Named(_)) | Err(_) => {
-            Err(format!("{:?} is not known: use \"bridge\", \"none\" or \"host\"", shown(word)))
+            Err(format!("{:?} is not known: use \"bridge\", \"none\", \"tap\" or \"host\"", shown(word)))
         }
         Ok(mode) => Ok(mode),
     }

@@ -20,6 +20,8 @@ pub enum Network {
     Named(NetworkName),
     /// The host's own, shared with everything on it.
     Host,
+    /// As [`Self::Bridge`], and a virtual machine in the worker has the address.
+    Tap,
     /// A link of its own beside the host's on the same wire.
     Macvlan(Macvlan),
 }
@@ -28,7 +30,7 @@ impl Network {
     /// Whether a worker of it has an address of its owner's pool.
     pub fn has_address(self) -> bool {
         match self {
-            Self::Bridge | Self::Named(_) => true,
+            Self::Bridge | Self::Tap | Self::Named(_) => true,
             Self::None | Self::Host | Self::Macvlan(_) => false,
         }
     }
@@ -136,6 +138,7 @@ impl FromStr for Network {
             "none" => Ok(Self::None),
             "bridge" => Ok(Self::Bridge),
             "host" => Ok(Self::Host),
+            "tap" => Ok(Self::Tap),
             text if text.starts_with("macvlan:") => {
                 text.parse().map(Self::Macvlan).map_err(|_| bad("network", text, "write macvlan: and a link's name"))
             }
@@ -210,6 +213,7 @@ impl fmt::Display for Network {
             Self::None => f.write_str("none"),
             Self::Bridge => f.write_str("bridge"),
             Self::Host => f.write_str("host"),
+            Self::Tap => f.write_str("tap"),
             Self::Macvlan(link) => link.fmt(f),
             Self::Named(name) => name.fmt(f),
         }

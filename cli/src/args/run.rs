@@ -46,7 +46,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", value_parser = spec::name)]
     pub name: Option<String>,
     /// Network: bridge (an address of its own, NAT to the outside, no other worker in reach), none (loopback alone),
-    /// host (the host's own), macvlan:PARENT (a link of its own on a wire of the host's), both where the rules allow it, or one of `holdfast network create`
+    /// host (the host's own), tap (for a virtual machine in the worker), macvlan:PARENT (a link of its own on a wire of the host's), each where the rules allow it, or one of `holdfast network create`
     #[arg(long, visible_alias = "network", value_name = "NETWORK", default_value = "bridge", value_parser = spec::network)]
     pub net: String,
     /// With macvlan:PARENT: the worker's address there, ADDRESS/PREFIX, one that nobody else has

@@ -9,7 +9,7 @@ use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::NetworkName;
 
 /// The modes that are there without being made.
-const BUILT_IN: [Mode; 3] = [Mode::Bridge, Mode::None, Mode::Host];
+const BUILT_IN: [Mode; 4] = [Mode::Bridge, Mode::None, Mode::Host, Mode::Tap];
 
 /// Most names in a refusal.
 const NAMES_SHOWN_MAX: usize = 8;

@@ -295,7 +295,7 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
         resolv_conf: match spec.network {
             Network::None => Vec::new(),
             Network::Host => resolv::of_the_host(),
-            Network::Bridge | Network::Named(_) | Network::Macvlan(_) => resolv::resolv_conf(),
+            Network::Bridge | Network::Tap | Network::Named(_) | Network::Macvlan(_) => resolv::resolv_conf(),
         },
         state_dir: state_dir.to_owned(),
         control_dir: workers_run,
@@ -309,7 +309,11 @@ fn orders(shared: &Shared, row: &WorkerRow, spec: &Spec, state_dir: &Path) -> Or
             rootfs: spec.cage.rootfs.clone().map(|rootfs| Rootfs { path: rootfs.path, writable: rootfs.writable }),
         },
         input: crate::exec::input_of(&row.spec),
-        network: if spec.network == Network::Host { orders::Network::Host } else { orders::Network::Own },
+        network: match spec.network {
+            Network::Host => orders::Network::Host,
+            Network::Tap => orders::Network::Tap,
+            _ => orders::Network::Own,
+        },
     }
 }
 

@@ -22,7 +22,10 @@ impl Networks {
 
     /// Every network that can have a hosts file with others in it.
     pub fn all(&self) -> Vec<Network> {
-        std::iter::once(Network::Bridge).chain(self.rows().keys().map(|name| Network::Named(*name))).collect()
+        [Network::Bridge, Network::Tap]
+            .into_iter()
+            .chain(self.rows().keys().map(|name| Network::Named(*name)))
+            .collect()
     }
 
     /// All rows, by name.

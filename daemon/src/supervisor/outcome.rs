@@ -3,7 +3,7 @@
 use super::now;
 use crate::worker::limits;
 use crate::worker::spec::Spec;
-use holdfast_launcher::launch::{CLOSE_ABSTRACT, Failure};
+use holdfast_launcher::launch::{CLOSE_ABSTRACT, Failure, TUN};
 use holdfast_launcher::limits::Limit;
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use holdfast_proto::problem::{Problem, Reason};
@@ -54,6 +54,12 @@ pub fn problem_of(record: &ExitRecord, spec: &Spec) -> Option<Problem> {
         let message = format!("network host: abstract sockets of the host cannot be closed to a worker here: {reason}");
         return Some(Problem::new(Reason::Host, message).hint(
             "that takes Landlock of ABI 6 (Linux 6.12 or later, with landlock among its security modules); network bridge works without",
+        ));
+    }
+    if failure.step == TUN {
+        let message = format!("network tap: /dev/net/tun cannot be used: {}", Errno::from_raw(failure.errno).desc());
+        return Some(Problem::new(Reason::Host, message).hint(
+            "root loads it with `modprobe tun` and lets users open it (mode 0666, as udev has it); network bridge works without",
         ));
     }
     let named_program = failure.step.starts_with("program ");

@@ -14,6 +14,8 @@ pub enum Network {
     None,
     /// The host's own.
     Host,
+    /// As [`Self::Bridge`], and a virtual machine in the worker has the address.
+    Tap,
     /// A link of its own on a wire of the host's.
     Macvlan(Macvlan),
 }
@@ -21,7 +23,7 @@ pub enum Network {
 impl Network {
     /// Whether the helper gives it an address, to be given back.
     pub fn has_address(self) -> bool {
-        matches!(self, Self::Bridge | Self::Named(_) | Self::Macvlan(_))
+        matches!(self, Self::Bridge | Self::Named(_) | Self::Tap | Self::Macvlan(_))
     }
 
     /// The word of the contract.
@@ -31,6 +33,7 @@ impl Network {
             Self::Bridge => "bridge",
             Self::None => "none",
             Self::Host => "host",
+            Self::Tap => "tap",
             Self::Macvlan(link) => link.as_str(),
         }
     }
@@ -42,6 +45,7 @@ pub(super) fn network(name: &str) -> Result<Network, SpecError> {
         "bridge" => Ok(Network::Bridge),
         "none" => Ok(Network::None),
         "host" => Ok(Network::Host),
+        "tap" => Ok(Network::Tap),
         _ if name.starts_with("macvlan") => Ok(Network::Macvlan(name.parse()?)),
         _ => name.parse().map(Network::Named).map_err(|_| SpecError::Network(shown(name.as_bytes()))),
     }

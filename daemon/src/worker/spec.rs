@@ -65,7 +65,7 @@ pub enum SpecError {
     #[error("command and environment take {0} bytes; at most {WORDS_BYTES_MAX} are allowed")]
     TooLarge(usize),
     /// Not one of ours.
-    #[error("unknown network {0:?}: use bridge, none, host, macvlan:PARENT, or the name of a network of yours")]
+    #[error("unknown network {0:?}: use bridge, none, host, tap, macvlan:PARENT, or the name of a network of yours")]
     Network(String),
     /// Not KEY=VALUE.
     #[error("bad variable {0:?}: use KEY=VALUE with a KEY that is not empty")]

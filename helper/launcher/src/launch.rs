@@ -24,6 +24,9 @@ pub const PACKET_BYTES_MAX: usize = 4096;
 /// The step ([`Failure::step`]) by which a worker of the host's network loses sight of the host's abstract sockets.
 pub const CLOSE_ABSTRACT: &str = "landlock: abstract sockets";
 
+/// The step by which the shim opens what makes tap devices.
+pub const TUN: &str = "/dev/net/tun";
+
 /// From the launcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromLauncher {

@@ -65,6 +65,8 @@ pub struct Orders {
 pub enum Network {
     /// A namespace of its own, which the shim sets up.
     Own,
+    /// A namespace of its own, whose address a virtual machine in it has: its tap device, `/dev/net/tun` and `/dev/kvm`.
+    Tap,
     /// The host's: nothing of it is the shim's to change, and abstract sockets of the host are closed to the worker.
     Host,
 }
@@ -148,6 +150,7 @@ impl Orders {
         w.u8(match self.network {
             Network::Own => 0,
             Network::Host => 1,
+            Network::Tap => 2,
         });
         w.finish()
     }
@@ -188,6 +191,7 @@ impl Orders {
             network: match r.u8()? {
                 0 => Network::Own,
                 1 => Network::Host,
+                2 => Network::Tap,
                 _ => return Err(WireError::Value("network")),
             },
         };

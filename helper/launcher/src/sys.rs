@@ -119,6 +119,28 @@ pub fn seccomp(filter: &[libc::sock_filter]) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Makes a tap device of this name in the network namespace of this process, for `owner` (a uid as it shows here) to
+/// open, and there until it is removed with the namespace. `device`: `/dev/net/tun`, opened anew.
+pub fn make_tap(device: BorrowedFd<'_>, name: &str, owner: u32) -> io::Result<()> {
+    const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+    const TUNSETPERSIST: libc::Ioctl = 0x4004_54cb;
+    const TUNSETOWNER: libc::Ioctl = 0x4004_54cc;
+    // SAFETY: a plain struct of integers, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short;
+    let fd = device.as_raw_fd();
+    // SAFETY: request outlives the calls; the two others take a number.
+    let done = unsafe {
+        libc::ioctl(fd, TUNSETIFF, &raw mut request) == 0
+            && libc::ioctl(fd, TUNSETOWNER, libc::c_ulong::from(owner)) == 0
+            && libc::ioctl(fd, TUNSETPERSIST, 1 as libc::c_ulong) == 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `struct landlock_ruleset_attr` of linux/landlock.h, as of ABI 6.
 #[repr(C)]
 struct LandlockRuleset {

@@ -324,7 +324,7 @@ prop_compose! {
             Just(Input::Pipe),
             any::<(u16, u16)>().prop_map(|(rows, columns)| Input::Terminal(Size { rows, columns })),
         ],
-        network in prop_oneof![Just(Network::Own), Just(Network::Host)],
+        network in prop_oneof![Just(Network::Own), Just(Network::Host), Just(Network::Tap)],
     ) -> Orders {
         let volumes =
             volumes.into_iter().map(|(source, target, read_only)| Volume { source, target, read_only }).collect();

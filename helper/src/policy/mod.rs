@@ -250,7 +250,7 @@ pub fn judge(request: &LaunchRequest, rules: &Rules, ledger: &Ledger) -> Result<
     allow_quotas(request, owner, ledger)?;
     let (ports, chosen) = choose_ports(request, owner, ledger)?;
     let (address, mark) = choose_address(request, owner, ledger)?;
-    let address6 = ledger.address6(owner, address);
+    let address6 = ledger.address6(owner, address).filter(|_| network != Network::Tap);
     if let Some(port) = ports.iter().find(|port| port.address.is_ipv6() && address6.is_none()) {
         return Err(Refusal::NoIpv6 { owner: owner.name.to_string(), address: port.address });
     }

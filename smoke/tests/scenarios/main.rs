@@ -28,6 +28,7 @@ mod rootfs;
 mod runtimes;
 mod session;
 mod suspend;
+mod tap;
 mod threats;
 mod two_owners;
 mod update;

@@ -51,7 +51,7 @@ fn workers_of_a_network_see_each_other_by_name_and_nobody_else_sees_them() -> Re
         ensure!((address("db")?, address("safe")?) == (db.clone(), safe.clone()));
         check()?;
         let listed = alice.holdfast("network ls")?.ok()?.text();
-        ensure!(listed.lines().count() == 6 && listed.contains("none (internal)"), "{listed}");
+        ensure!(listed.lines().count() == 7 && listed.contains("none (internal)"), "{listed}");
         let json: serde_json::Value =
             serde_json::from_str(&alice.holdfast("network inspect shop --json")?.ok()?.text())?;
         ensure!(json["workers"][0]["name"] == "db" && json["internal"] == false, "{json}");

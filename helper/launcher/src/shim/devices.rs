@@ -4,7 +4,10 @@ use crate::halt::{Halt, Step};
 use crate::root::{attach, clone_tree, terminals, tmpfs};
 use crate::sys;
 use crate::targets::Ours;
+use holdfast_launcher::launch::TUN;
+use holdfast_launcher::orders::Network;
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MoveMountFlags, move_mount};
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,12 +27,15 @@ const LINKS: &[(&str, &str)] = &[
 ];
 
 /// Makes `/dev` below `root`.
-pub fn make(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {
+pub fn make(root: &OwnedFd, network: Network, ours: &mut Ours) -> Result<(), Halt> {
     let dev = tmpfs(&[("mode", "0755"), ("size", "1m")]).step("tmpfs /dev")?;
     attach(&dev, root, Path::new("dev")).step("mount /dev")?;
     ours.add(&dev).step("stat /dev")?;
     for name in BOUND {
         bind(&dev, name)?;
+    }
+    if network == Network::Tap {
+        of_machines(&dev)?;
     }
     for (name, mode) in [("pts", 0o755), ("shm", 0o1777)] {
         rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(mode)).step(format!("make /dev/{name}"))?;
@@ -43,6 +49,16 @@ pub fn make(root: &OwnedFd, ours: &mut Ours) -> Result<(), Halt> {
         rustix::fs::symlinkat(*target, &dev, *name).step(format!("link /dev/{name}"))?;
     }
     Ok(())
+}
+
+/// What a virtual machine's monitor opens; who may, the modes of the host's devices say. Without KVM some can do.
+fn of_machines(dev: &OwnedFd) -> Result<(), Halt> {
+    rustix::fs::mkdirat(dev, "net", Mode::from_raw_mode(0o755)).step("make /dev/net")?;
+    bind(dev, "net/tun").map_err(|halt| Halt::new(halt.code, TUN, Errno::from_raw_os_error(halt.failure.errno)))?;
+    match rustix::fs::stat("/dev/kvm") {
+        Ok(_) => bind(dev, "kvm"),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Besides terminals the one kind of mount without `nodev`.

@@ -11,11 +11,11 @@ use crate::sessions::Sessions;
 use crate::streams::Streams;
 use crate::watchers::Watchers;
 use crate::worker::{self, Born};
-use crate::{Cage, netlink, proc, sys};
+use crate::{Cage, netlink, proc, sys, tap};
 use holdfast_launcher::control::Report;
 use holdfast_launcher::launch::Wiring;
 use holdfast_launcher::limits::Enforced;
-use holdfast_launcher::orders::Orders;
+use holdfast_launcher::orders::{Network, Orders};
 use holdfast_launcher::output::Stream;
 use holdfast_launcher::record::{ExitRecord, Outcome};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -119,7 +119,10 @@ impl Life {
         if wiring.no_ipv6 {
             proc::no_ipv6(&cage.network_knobs, &wiring.link)?;
         }
-        netlink::set_up(wiring)?;
+        match orders.network {
+            Network::Tap => tap::set_up(wiring, &cage.network_knobs)?,
+            Network::Own | Network::Host => netlink::set_up(wiring)?,
+        }
         let mut line = String::new();
         for (ip, _) in &wiring.addresses {
             line.push_str(&format!("{ip}\t{}\n", orders.hostname));

@@ -30,6 +30,7 @@ mod session;
 mod session_flow;
 mod sessions;
 mod streams;
+mod tap;
 mod targets;
 mod terminal;
 mod tree;
@@ -127,7 +128,7 @@ fn cage(orders: &Orders, places: &Places) -> Result<Cage, Halt> {
     let tree = tree::Tree::open(orders, &host, &hidden)?;
     let cage = root::build(root::Parts { orders, places, volumes, hidden: &hidden, tree })?;
     match orders.network {
-        Network::Own => {
+        Network::Own | Network::Tap => {
             rustix::system::sethostname(orders.hostname.as_bytes()).step("sethostname")?;
             netlink::loopback_up()?;
         }

@@ -5,7 +5,7 @@ use holdfast_launcher::launch::Wiring;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 
 /// The loopback's index in every network namespace.
@@ -46,6 +46,19 @@ pub fn set_up(wiring: &Wiring) -> Result<(), Halt> {
         ask(&socket, default_route(index, *gateway), &format!("route by {gateway}"))?;
     }
     Ok(())
+}
+
+/// The way between a link and a tap device behind which a guest has an address: the guest by the tap, all others by the
+/// link. Both up afterwards; `own` is this side's on the tap.
+pub fn open_way(link: &str, tap: &str, own: (Ipv4Addr, u8), guest: Ipv4Addr) -> Result<(), Halt> {
+    let socket = open()?;
+    let index = |name: &str| rustix::net::netdevice::name_to_index(&socket, name).step(format!("link {name}"));
+    let (link, tap) = (index(link)?, index(tap)?);
+    ask(&socket, address(tap, own.0.into(), own.1), "address of the tap")?;
+    ask(&socket, up(tap), "tap up")?;
+    ask(&socket, direct_route(tap, guest, 32), "route to the guest")?;
+    ask(&socket, up(link), "link up")?;
+    ask(&socket, direct_route(link, Ipv4Addr::UNSPECIFIED, 0), "route to all others")
 }
 
 /// Protocol 0 is NETLINK_ROUTE.
@@ -132,6 +145,24 @@ fn default_route(index: u32, gateway: IpAddr) -> Vec<u8> {
         .attribute(libc::RTA_GATEWAY, &octets)
         .attribute(libc::RTA_OIF, &index.to_ne_bytes())
         .finish()
+}
+
+/// Without a gateway: the link has no neighbours, or the one.
+fn direct_route(index: u32, to: Ipv4Addr, prefix: u8) -> Vec<u8> {
+    let message = Message::new(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_EXCL)
+        .raw(&[
+            libc::AF_INET as u8,
+            prefix,
+            0,
+            0,
+            libc::RT_TABLE_MAIN,
+            libc::RTPROT_STATIC,
+            libc::RT_SCOPE_LINK,
+            libc::RTN_UNICAST,
+        ])
+        .raw(&[0; 4]);
+    let message = if prefix > 0 { message.attribute(libc::RTA_DST, &to.octets()) } else { message };
+    message.attribute(libc::RTA_OIF, &index.to_ne_bytes()).finish()
 }
 
 fn octets(ip: IpAddr) -> (u8, Vec<u8>) {

@@ -57,7 +57,9 @@ impl Places {
         let hosts_step = || format!("hosts file {}", orders.hosts_file.display());
         let append = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         let hosts_append = match orders.network {
-            Network::Own => Some(rustix::fs::open(&orders.hosts_file, append, Mode::empty()).step(hosts_step())?),
+            Network::Own | Network::Tap => {
+                Some(rustix::fs::open(&orders.hosts_file, append, Mode::empty()).step(hosts_step())?)
+            }
             Network::Host => None,
         };
         let hosts =

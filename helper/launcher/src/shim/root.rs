@@ -53,7 +53,7 @@ pub fn build(parts: Parts<'_>) -> Result<Cage, Halt> {
     ours.add(&root).step("stat /")?;
     parts.tree.bind(&root)?;
     own_directories(&root, &mut ours)?;
-    devices::make(&root, &mut ours)?;
+    devices::make(&root, parts.orders.network, &mut ours)?;
     // Before any volume: these are ours, whatever is mounted over them later.
     let null = open_in(&root, Path::new("dev/null"), OFlags::RDWR).step("open /dev/null")?;
     let covers = Covers {
@@ -67,7 +67,7 @@ pub fn build(parts: Parts<'_>) -> Result<Cage, Halt> {
     enter(&root)?;
     parts.hidden.cover(&root, &mounts::read(&proc)?, hosts, &covers)?;
     let confinement = Confinement::of(&parts.orders.cage, &proc)?;
-    if parts.orders.network == Network::Own {
+    if parts.orders.network != Network::Host {
         proc::set_up(&proc)?;
     }
     let network_knobs = proc::network_knobs(&proc)?;
