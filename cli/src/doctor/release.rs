@@ -1,7 +1,8 @@
 //! What an update left: whether the release that runs and the one before are whole, and an update that is not finished.
 
 use super::Check;
-use crate::update::state::{Txn, linked};
+use crate::update::state::linked;
+use crate::update::txn::Txn;
 use holdfast_proto::layout::Layout;
 use holdfast_release::Folder;
 

@@ -54,8 +54,7 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let fresh = fresh_name(path);
     remove_file_if_there(&fresh)?;
     create_file(&fresh, mode, |file| file.write_all(bytes))?;
-    fs::rename(&fresh, path)?;
-    sync_parent(path)
+    rename(&fresh, path)
 }
 
 /// Points a link to `target` in one rename: the name is never absent.
@@ -66,7 +65,12 @@ pub fn write_link(path: &Path, target: &str) -> io::Result<()> {
     let fresh = fresh_name(path);
     remove_file_if_there(&fresh)?;
     std::os::unix::fs::symlink(target, &fresh)?;
-    fs::rename(&fresh, path)?;
+    rename(&fresh, path)
+}
+
+/// Where it is refused, no name of ours is left.
+fn rename(fresh: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(fresh, path).inspect_err(|_| drop(fs::remove_file(fresh)))?;
     sync_parent(path)
 }
 
@@ -129,6 +133,10 @@ pub fn place<E: From<PlaceError>>(
         let path = path.to_owned();
         move |source| PlaceError::Io { path, source }
     };
+    if releases.is_dir() {
+        // One that was cut off left these.
+        remove_stages(releases).map_err(at(releases))?;
+    }
     if Folder::open(&place).is_ok_and(|there| there.id() == *id) {
         return Ok(Change::AlreadyThere);
     }

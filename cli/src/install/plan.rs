@@ -107,6 +107,8 @@ pub fn plan(facts: &Facts, request: &Request, layout: &Layout) -> Result<Plan, P
     let paths = sockets.into_iter().chain(directories).collect();
     steps.push(Step::UnitPaths { paths });
     steps.extend(services(facts, &installed));
+    // Last: until here, what recovers is the release before.
+    steps.push(Step::Link { path: committed(layout), target: format!("releases/{}", facts.release.id) });
     Ok(Plan { steps, installed })
 }
 
@@ -178,7 +180,6 @@ fn links(facts: &Facts, layout: &Layout) -> Vec<Step> {
         steps.push(Step::Link { path: layout.previous(), target: before });
     }
     steps.push(Step::Link { path: layout.current(), target });
-    steps.push(Step::Link { path: committed(layout), target: format!("releases/{}", facts.release.id) });
     steps.push(Step::Link { path: layout.command(), target: "../lib/holdfast/current/holdfast".to_owned() });
     steps
 }

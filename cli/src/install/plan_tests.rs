@@ -102,7 +102,10 @@ fn a_first_install_places_then_flips_then_records_then_starts() {
         place(|step| matches!(step, Step::Await { .. })),
     ];
     assert!(order.is_sorted(), "{order:?}");
-    assert_eq!(order[8], steps.len() - 1);
+    // What recovers is the new release once it answers, and not before.
+    assert_eq!(order[8], steps.len() - 2);
+    let last = Step::Link { path: committed(&Layout::system()), target: "releases/r1".to_owned() };
+    assert_eq!(steps.last(), Some(&last));
     assert!(!steps.iter().any(|step| matches!(step, Step::Link { path, .. } if *path == Layout::system().previous())));
     let started = [
         "start holdfast-helper.socket",

@@ -7,6 +7,8 @@ use crate::update::census::Census;
 use anyhow::{Context, bail};
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,8 @@ const POLL: Duration = Duration::from_millis(50);
 const SETTLE_MAX: Duration = Duration::from_secs(20);
 /// How often a release that is watched is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// What asks us to end. A terminal that goes away (SIGHUP) does not.
+const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
 /// Lines of the journal that a failure shows.
 const LINES: &str = "5";
 
@@ -106,14 +110,21 @@ pub fn check_workers(
     }
 }
 
-/// Sees for a while that no unit gets another main process.
+/// Sees for a while that no unit gets another main process, and that nobody asks us to end: whoever goes on watching
+/// would hold up a machine that goes down.
 ///
 /// # Errors
-/// As soon as one does.
+/// As soon as one does, or somebody asks.
 pub fn watch(commands: &dyn Commands, programs: &[Program], time: Duration) -> anyhow::Result<()> {
     let mains = || programs.iter().map(|program| main_pid(commands, &program.unit)).collect::<anyhow::Result<Vec<_>>>();
     let (before, deadline) = (mains()?, Instant::now() + time);
+    let asked = SignalFd::with_flags(&SigSet::from_iter(ENDING), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     while Instant::now() < deadline {
+        // They are held back (see `apply`), so one that is pending is read here.
+        if let Some(signal) = asked.read_signal()? {
+            let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
+            bail!("asked to end ({name}) while it was watched");
+        }
         std::thread::sleep(WATCH_EVERY.min(deadline.saturating_duration_since(Instant::now())));
         for (program, (then, now)) in programs.iter().zip(before.iter().zip(mains()?)) {
             let unit = &program.unit;

@@ -110,7 +110,7 @@ fn install(layout: &Layout, folder: &Folder, commands: &Recorder) -> Result<(), 
 }
 
 /// Everything below a directory: names, modes, targets, contents.
-fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, String)> {
+pub fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, String)> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(directory) = waiting.pop() {

@@ -1,6 +1,7 @@
 //! Removes releases that nothing needs any more. One that a shim or a program still runs from stays, for as long as it does.
 
-use super::state::{Txn, linked};
+use super::state::linked;
+use super::txn::Txn;
 use crate::install::disk;
 use anyhow::Context;
 use holdfast_proto::layout::Layout;

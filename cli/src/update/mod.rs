@@ -20,3 +20,4 @@ pub mod receipt;
 pub mod stage;
 pub mod state;
 pub mod swap;
+pub mod txn;

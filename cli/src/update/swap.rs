@@ -3,7 +3,8 @@
 
 use super::census::Census;
 use super::leftover;
-use super::state::{HostState, Txn};
+use super::state::HostState;
+use super::txn::{self, Txn};
 use crate::install::command::{Call, Commands};
 use crate::install::facts;
 use crate::install::plan::{self, HELPER_UNIT, Plan, RECOVER_TIMER, RECOVER_UNIT, Request};
@@ -110,20 +111,9 @@ impl Swap<'_> {
             before: before.clone(),
             time: self.soak,
         });
-        let txn = Txn {
-            format: Txn::FORMAT,
-            from: state.current.to_string(),
-            previous: state.previous.as_ref().map(ReleaseId::to_string),
-            to: folder.id().to_string(),
-            began: jiff::Timestamp::now(),
-        };
         let host = Host { layout: self.layout, commands: self.commands, folder, ready_max: READY_MAX };
-        disk::write_link(&plan::committed(self.layout), &format!("releases/{}", txn.from))?;
-        if let Err(error) = txn.begin(self.layout).and_then(|()| self.arm()) {
-            // It may be there, and only not be on disk.
-            Txn::end(self.layout)?;
-            return Err(error);
-        }
+        let previous = state.previous.as_ref();
+        let txn = txn::begin(self.layout, self.commands, state.current.as_str(), previous, folder.id().as_str())?;
         let (mut last, mut away, mut answered) = (Instant::now(), None, Instant::now());
         let applied = apply::apply(&plan.steps, &host, &mut |step| {
             match step {
@@ -138,7 +128,7 @@ impl Swap<'_> {
         match applied {
             Ok(()) => {
                 // Committed by this: from here on nobody goes back unasked.
-                if let Err(error) = self.end_txn() {
+                if let Err(error) = txn::end(self.layout, self.commands) {
                     let forward = format!("commit: {error:#}");
                     let rollback = self.recover(&txn, &mut |_| {}).map_err(|error| format!("{error:#}"));
                     return Ok(Outcome::Back { forward, rollback, before });
@@ -156,7 +146,7 @@ impl Swap<'_> {
                     false => Err(format!("left over: {}", failed.left.join("; "))),
                 };
                 if rollback.is_ok() {
-                    self.end_txn()?;
+                    txn::end(self.layout, self.commands)?;
                 }
                 Ok(Outcome::Back { forward, rollback, before })
             }
@@ -198,7 +188,7 @@ impl Swap<'_> {
             Some(previous) => disk::write_link(&self.layout.previous(), &format!("releases/{previous}"))?,
             None => drop(disk::remove_file(&self.layout.previous())?),
         }
-        self.end_txn()
+        txn::end(self.layout, self.commands)
     }
 
     /// At boot: what starts next starts from the release that was committed last. The rest waits for the timer.
@@ -208,7 +198,7 @@ impl Swap<'_> {
     pub fn recover_link(&self, txn: &Txn) -> anyhow::Result<()> {
         let folder = self.whole(txn)?;
         disk::write_link(&self.layout.current(), &format!("releases/{}", folder.id()))?;
-        self.arm()
+        txn::arm(self.commands)
     }
 
     /// The release to go back to: the one that was committed last, and the one before it where a disk has spoiled that.
@@ -218,17 +208,6 @@ impl Swap<'_> {
             Some(previous) => open(previous).map_err(|_| error),
             None => Err(error),
         })
-    }
-
-    /// Has systemd look after the record, whatever becomes of us.
-    fn arm(&self) -> anyhow::Result<()> {
-        Ok(self.commands.run(&Call::systemctl(["start", "--no-block", RECOVER_TIMER])).map(drop)?)
-    }
-
-    fn end_txn(&self) -> anyhow::Result<()> {
-        Txn::end(self.layout)?;
-        // One that goes on looks for a record that is not there.
-        self.commands.ask(&Call::systemctl(["stop", "--no-block", RECOVER_TIMER])).map(drop).map_err(Into::into)
     }
 
     /// From now on the new release is the one that recovers.

@@ -191,6 +191,12 @@ fn a_full_disk_refuses_new_workers_and_keeps_the_old() -> Result {
         ensure!(said.contains("full") || said.contains("space"), "the full disk is not named\n{refused}");
         census.must_hold(host, "a full disk")?;
         host.kill_mains(&[DAEMON])?;
+        // F35: it starts and serves what there is, or says why it cannot, as often as it tries.
+        until("the daemon serves, or says why not", Duration::from_secs(20), || {
+            let serves = host.alice().holdfast("ps")?.code == 0;
+            let said = host.root().run(&format!("journalctl --no-pager -o cat -u {DAEMON}"))?.text();
+            Ok(serves || said.contains("the disk with the owner's state is full"))
+        })?;
         host.alice().run("rm /var/lib/holdfast/owners/alice/fill")?.ok()?;
         until("there is room again", Duration::from_secs(5), || {
             Ok(host.alice().holdfast("run --rm -- true")?.code == 0)
