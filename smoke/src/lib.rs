@@ -26,7 +26,7 @@ mod user;
 
 pub use base::USERS;
 pub use census::{Census, Identity};
-pub use flow::Flow;
+pub use flow::{Flow, connect};
 pub use host::{Down, Host, RELEASE};
 pub use live::{DAEMON, HELPER, LAUNCHER, UNITS, until};
 pub use mirror::{Fault, Mirror};

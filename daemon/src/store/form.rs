@@ -1,5 +1,5 @@
 //! The forms of the database: which one a daemon brings it to, and whether it may use one that it does not know. Pure
-//! but for [`oldest_needed`]. docs/decisions/0011-two-step-forms.md says the rules for whoever adds a form.
+//! but for [`oldest_needed`]. docs/decisions/0012-two-step-forms.md says the rules for whoever adds a form.
 
 use holdfast_proto::layout::Layout;
 use std::path::Path;

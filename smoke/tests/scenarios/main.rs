@@ -36,6 +36,7 @@ mod update_bad;
 mod update_cut_off;
 mod update_hostile;
 mod update_http;
+mod update_load;
 mod update_rights;
 mod update_signals;
 mod update_state;
