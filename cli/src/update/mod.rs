@@ -17,6 +17,7 @@ pub mod notice;
 pub mod offer;
 pub mod preflight;
 pub mod receipt;
+pub mod record;
 pub mod stage;
 pub mod state;
 pub mod swap;

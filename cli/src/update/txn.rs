@@ -1,6 +1,8 @@
 //! The record of an update that has begun to change what runs. It is on disk for as long as somebody has to go back if
 //! whoever is at it is cut off, and for as long as it is there a timer has the recovery unit look.
 
+pub use super::record::Txn;
+
 use super::state::linked;
 use crate::install::command::{Call, Commands};
 use crate::install::disk;
@@ -8,27 +10,9 @@ use crate::install::plan::{self, RECOVER_TIMER};
 use crate::install::step::FILE_MODE;
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
-use holdfast_release::{Digest, ReleaseId};
+use holdfast_release::ReleaseId;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
-
-/// An update that has begun to change what runs, and has not been committed. While its file is there,
-/// [`Txn::from`] is the release to go back to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Txn {
-    /// Always 1.
-    pub format: u32,
-    /// The release that was committed last.
-    pub from: String,
-    /// The release before that, if any.
-    pub previous: Option<String>,
-    /// The release that is tried.
-    pub to: String,
-    /// When it began.
-    pub began: Timestamp,
-}
 
 /// Writes the record and has systemd look after it, whatever becomes of us. Before it, `committed` names the release to
 /// go back to.
@@ -81,11 +65,6 @@ fn remove(layout: &Layout) -> anyhow::Result<()> {
 }
 
 impl Txn {
-    /// Always the `format`.
-    pub const FORMAT: u32 = 1;
-    /// What was tried, where a damaged record does not say it.
-    pub const UNKNOWN: &str = "unknown";
-
     /// The record of an update under way, or of one that was cut off. One that a disk has spoiled still says that there
     /// was one, and `committed` says where to go back to.
     ///
@@ -102,24 +81,6 @@ impl Txn {
         let (from, previous) = (from.to_string(), previous.map(|previous| previous.to_string()));
         let began = Timestamp::UNIX_EPOCH;
         Ok(Some(Self { format: Self::FORMAT, from, previous, to: Self::UNKNOWN.to_owned(), began }))
-    }
-
-    /// Reads the file's bytes.
-    ///
-    /// # Errors
-    /// Where it is not whole.
-    pub fn parse(text: &[u8]) -> anyhow::Result<Self> {
-        let text = std::str::from_utf8(text)?;
-        let (digest, json) = text.strip_suffix('\n').and_then(|line| line.split_once("  ")).context("it is cut off")?;
-        anyhow::ensure!(digest.parse() == Ok(Digest::of(json.as_bytes())), "its digest does not fit");
-        let txn: Self = serde_json::from_str(json)?;
-        anyhow::ensure!(txn.format == Self::FORMAT, "it has the form {}", txn.format);
-        Ok(txn)
-    }
-
-    fn text(&self) -> anyhow::Result<String> {
-        let json = serde_json::to_string(self)?;
-        Ok(format!("{}  {json}\n", Digest::of(json.as_bytes())))
     }
 
     /// From now on, whoever finds it goes back.

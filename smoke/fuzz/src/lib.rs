@@ -17,24 +17,18 @@ use std::sync::LazyLock;
 #[path = "../../../cli/src/update/config.rs"]
 #[allow(dead_code)]
 mod config_file;
+#[path = "../../../cli/src/update/record.rs"]
+#[allow(dead_code)]
+mod record;
 #[path = "../../../helper/src/rules.rs"]
 #[allow(dead_code)]
 mod rules_file;
-#[path = "../../../cli/src/update/state.rs"]
-#[allow(dead_code)]
-mod state;
 #[path = "../../../helper/src/subnet.rs"]
 #[allow(dead_code)]
 mod subnet;
 #[path = "../../../helper/src/words.rs"]
 #[allow(dead_code)]
 mod words;
-#[allow(dead_code)]
-#[path = "."]
-mod install {
-    #[path = "../../../cli/src/install/disk.rs"]
-    pub mod disk;
-}
 
 /// `SHA256SUMS`: what is taken writes itself back byte for byte.
 pub fn sums(bytes: &[u8]) {
@@ -142,8 +136,8 @@ pub fn rules(bytes: &[u8]) {
 /// The record of an update under way.
 pub fn txn(bytes: &[u8]) {
     for bytes in [bytes, &with_digest(bytes)] {
-        if let Ok(txn) = state::Txn::parse(bytes) {
-            assert_eq!(txn.format, state::Txn::FORMAT);
+        if let Ok(txn) = record::Txn::parse(bytes) {
+            assert_eq!(txn.format, record::Txn::FORMAT);
         }
     }
 }

@@ -36,7 +36,8 @@ fn each_row_has_a_patch_that_takes_its_defence_out() {
     for row in &rows {
         assert!(patched.contains(row.as_str()), "{row} has no patch");
     }
-    for row in patched {
+    // Rows of faults (f…) name their test in the patch alone.
+    for row in patched.into_iter().filter(|row| row.starts_with('t')) {
         assert!(rows.contains(row), "{row} has a patch, and no test is named by it");
     }
 }
@@ -45,9 +46,9 @@ fn each_row_has_a_patch_that_takes_its_defence_out() {
 fn each_patch_says_what_it_takes_out_and_which_test_must_fail_how() {
     let mut tests = String::new();
     collect(&root().join("smoke/tests"), &mut tests);
-    collect(&root().join("helper"), &mut tests);
-    collect(&root().join("packaging/release/tests"), &mut tests);
-    collect(&root().join("cli/src/update"), &mut tests);
+    for holds_tests in ["helper", "cli/src", "daemon/src", "packaging/release/tests"] {
+        collect(&root().join(holds_tests), &mut tests);
+    }
     for (name, path) in patches() {
         let text = fs::read_to_string(&path).expect("a patch");
         let (head, diff) = text.split_once("diff --git ").unwrap_or_else(|| panic!("{name} changes nothing"));
