@@ -19,8 +19,8 @@ const POLL: Duration = Duration::from_millis(50);
 const SETTLE_MAX: Duration = Duration::from_secs(20);
 /// How often a release that is watched is looked at.
 const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// What asks us to end. A terminal that goes away (SIGHUP) does not.
-const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT];
+/// What asks us to end. Ctrl-C and a terminal that goes away change nothing once the programs have.
+const ENDING: [Signal; 1] = [Signal::SIGTERM];
 /// Lines of the journal that a failure shows.
 const LINES: &str = "5";
 

@@ -148,9 +148,9 @@ fn update_cut_off_by_a_reboot_is_undone_at_boot() -> Result {
         publisher.publish("next", NEW, 1, "")?;
         host.alice().run_worker("--name web --restart always -- sleep infinity")?;
         let asked = watched(host)?;
-        host.root().run("kill -INT $(cat /run/smoke-update.pid)")?.ok()?;
+        host.root().run("kill -TERM $(cat /run/smoke-update.pid)")?.ok()?;
         let said = asked.wait_within(UPDATE_MAX)?.exits(20)?;
-        ensure!(said.text().contains("asked to end (SIGINT)") && said.text().contains("rollback probe: ok"), "{said}");
+        ensure!(said.text().contains("asked to end (SIGTERM)") && said.text().contains("rollback probe: ok"), "{said}");
         runs(host, OLD)?;
         for how in [Down::Cut, Down::Orderly] {
             let updates = watched(host)?;
