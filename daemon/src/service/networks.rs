@@ -7,10 +7,16 @@ use crate::worker::spec::Network as Mode;
 use holdfast_proto::daemon::{CreateNetworkRequest, EventKind, Member, Network};
 use holdfast_proto::problem::{Problem, Reason};
 use holdfast_proto::words::NetworkName;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The modes that are there without being made.
 const BUILT_IN: [Mode; 4] = [Mode::Bridge, Mode::None, Mode::Host, Mode::Tap];
 
+/// How long a new network waits for a helper that is away: less than its caller waits.
+const AWAY_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks for it.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Most names in a refusal.
 const NAMES_SHOWN_MAX: usize = 8;
 
@@ -19,7 +25,7 @@ pub async fn create(shared: &Shared, request: CreateNetworkRequest) -> Result<Ne
     let invalid = |error: &dyn std::fmt::Display| Problem::new(Reason::Invalid, error.to_string());
     let name: NetworkName = request.name.parse().map_err(|error| invalid(&error))?;
     if shared.networks.find(name.as_str()).is_err() {
-        shared.helper.check_network(name.as_str(), &request.subnet).await?;
+        allowed(shared, name, &request.subnet).await?;
     }
     let row = NetworkRow { name, subnet: request.subnet, internal: request.internal, created_at: now() };
     shared.networks.enter(row.clone())?;
@@ -37,6 +43,19 @@ pub async fn create(shared: &Shared, request: CreateNetworkRequest) -> Result<Ne
         return Err(problem);
     }
     Ok(show(shared, &row).await)
+}
+
+/// Whether the rules allow it; a helper that is being replaced is waited for.
+async fn allowed(shared: &Shared, name: NetworkName, subnet: &str) -> Result<(), Problem> {
+    let until = Instant::now() + AWAY_WITHIN;
+    loop {
+        match shared.helper.check_network(name.as_str(), subnet).await {
+            Err(away) if away.reason() == Reason::Unavailable && Instant::now() < until => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            outcome => return outcome.map(drop),
+        }
+    }
 }
 
 /// The modes that everybody has, and the owner's networks.

@@ -31,6 +31,7 @@ mod suspend;
 mod tap;
 mod threats;
 mod two_owners;
+mod unbroken;
 mod update;
 mod update_bad;
 mod update_cut_off;

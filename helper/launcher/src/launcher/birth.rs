@@ -3,8 +3,9 @@
 use crate::cgroups::{Cgroups, Place};
 use crate::{packet, sys};
 use holdfast_launcher::launch::{Failure, PACKET_BYTES_MAX, ShimWord};
+use holdfast_launcher::orders;
 use holdfast_proto::words::WorkerId;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::DumpableBehavior;
@@ -12,7 +13,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Where the shim finds its orders, its word to the launcher, and the directory of its cgroup (if it has one).
 const ORDERS: i32 = 3;
@@ -197,4 +198,18 @@ fn failure(step: &'static str) -> impl Fn(Errno) -> Failure {
 
 fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(0)
+}
+
+/// Orders that could change while the shim reads them would not be the ones that were checked.
+pub fn check_orders(orders: BorrowedFd<'_>) -> Result<(), Failure> {
+    let refused = |step: &str, errno: Errno| Failure { step: step.to_owned(), errno: errno.raw_os_error() };
+    let seals = rustix::fs::fcntl_get_seals(orders).map_err(|errno| refused("orders: not a memfd", errno))?;
+    if !seals.contains(SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW) {
+        return Err(refused("orders: not sealed", Errno::PERM));
+    }
+    let len = rustix::fs::fstat(orders).map_err(|errno| refused("orders: size", errno))?.st_size;
+    if len as u64 > orders::BYTES_MAX as u64 {
+        return Err(refused("orders: over 1 MiB", Errno::FBIG));
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The loop: words of the helper, words of shims, ends of shims, signals.
 
-use crate::birth::{Newborn, Nursery, NurseryError};
+use crate::birth::{self, Newborn, Nursery, NurseryError};
 use crate::cgroups::Cgroups;
 use crate::identity::IdentityError;
 use crate::launch::{Next, Stage};
@@ -8,13 +8,11 @@ use crate::line::Line;
 use crate::packet;
 use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, PACKET_BYTES_MAX, ShimWord, Wiring};
 use holdfast_launcher::lock::LockError;
-use holdfast_launcher::orders;
 use holdfast_launcher::own_limits;
 use holdfast_proto::words::WorkerId;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::SealFlags;
 use rustix::io::Errno;
 use rustix::process::WaitOptions;
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +31,10 @@ const LAUNCHES_MAX: usize = 256;
 
 /// How long launches under way may go on once the launcher is told to end; new ones are for its successor.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long it then stays: with its end systemd removes every empty cgroup of the unit, and a shim that was just let go
+/// is about to start its worker in one.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// How often cgroups of shims that an earlier launcher made are looked at.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -136,6 +138,7 @@ impl Launcher {
             }
             self.keep_time();
             if self.ends_at.is_some_and(|at| self.launches.is_empty() || at <= Instant::now()) {
+                std::thread::sleep(SETTLE);
                 return Ok(());
             }
         }
@@ -287,7 +290,7 @@ impl Launcher {
         }
         let worker: WorkerId = worker.parse().map_err(|_| refused("worker id", Errno::INVAL))?;
         let orders = orders.ok_or_else(|| refused("orders: one memfd", Errno::BADF))?;
-        check_orders(orders.as_fd())?;
+        birth::check_orders(orders.as_fd())?;
         Ok((worker, self.nursery.bear(worker, &orders, host_network)?))
     }
 
@@ -371,20 +374,6 @@ struct Woken {
     signal: bool,
     helper: bool,
     shims: Vec<u64>,
-}
-
-/// Orders that could change while the shim reads them would not be the ones that were checked.
-fn check_orders(orders: BorrowedFd<'_>) -> Result<(), Failure> {
-    let refused = |step: &str, errno: Errno| Failure { step: step.to_owned(), errno: errno.raw_os_error() };
-    let seals = rustix::fs::fcntl_get_seals(orders).map_err(|errno| refused("orders: not a memfd", errno))?;
-    if !seals.contains(SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW) {
-        return Err(refused("orders: not sealed", Errno::PERM));
-    }
-    let len = rustix::fs::fstat(orders).map_err(|errno| refused("orders: size", errno))?.st_size;
-    if len as u64 > orders::BYTES_MAX as u64 {
-        return Err(refused("orders: over 1 MiB", Errno::FBIG));
-    }
-    Ok(())
 }
 
 /// By pidfd; a shim that is gone already needs no killing.
