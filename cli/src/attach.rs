@@ -241,8 +241,8 @@ impl Watch {
 
     /// The rest of the output, and the end.
     async fn next_reading(&mut self, id: &str) -> Result<Worker, CallError> {
-        self.cursor.rewind();
-        let request = LogsRequest { worker: id.to_owned(), follow: true, ..Default::default() };
+        let position = Some(self.cursor.go_on());
+        let request = LogsRequest { worker: id.to_owned(), follow: true, position, ..Default::default() };
         let mut events = answer(ANSWER_MAX, self.daemon.rpc.logs(request)).await?;
         loop {
             tokio::select! {

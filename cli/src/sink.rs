@@ -33,6 +33,12 @@ impl Cursor {
         self.read = 0;
     }
 
+    /// Begins another reading where the last one ended; says where that is.
+    pub fn go_on(&mut self) -> u64 {
+        self.read = self.seen;
+        self.seen
+    }
+
     /// The part of a piece that was not seen before.
     pub fn advance(&mut self, mut piece: Output) -> Option<Output> {
         let length = piece.dropped + piece.bytes.len() as u64;
@@ -221,6 +227,15 @@ mod tests {
             let second = read(&mut cursor, &[b"ab", b"", b"cde", b"f"]);
             assert_eq!([first, second].concat(), all, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_reading_that_goes_on_asks_for_nothing_twice() {
+        assert_eq!(Cursor::at(7).go_on(), 7, "what came before is not even asked for");
+        let mut cursor = Cursor::default();
+        read(&mut cursor, &[b"abcd"]);
+        assert_eq!(cursor.go_on(), 4);
+        assert_eq!(read(&mut cursor, &[b"ef"]), b"ef");
     }
 
     #[test]
