@@ -142,12 +142,12 @@ impl Session {
                 Happening::Event(None) => return Err(CallError::Lost),
                 Happening::Typed(Some(bytes)) => {
                     self.input.push(&bytes);
-                    self.send_input(&mut line).await?;
+                    send_input(&mut self.input, &mut line).await?;
                 }
                 Happening::Typed(None) => {
                     self.stdin = None;
                     self.input.ended = true;
-                    self.send_input(&mut line).await?;
+                    send_input(&mut self.input, &mut line).await?;
                 }
                 // What is typed there is no signal to us: somebody wants us to end.
                 Happening::Signalled(number) if self.is_terminal => return Ok(Last::Told(number)),
@@ -176,7 +176,7 @@ impl Session {
                     // It may have changed while nobody listened.
                     say(line, Input::Resize(terminal::size())).await?;
                 }
-                self.send_input(line).await?;
+                send_input(&mut self.input, line).await?;
             }
             Event::Data(data) => {
                 self.output(line, data).await?;
@@ -207,20 +207,18 @@ impl Session {
         }
         say(line, Input::Taken(self.taken)).await
     }
+}
 
-    async fn send_input(&mut self, line: &mut Line) -> Result<(), CallError> {
-        if !self.is_open {
-            return Ok(());
-        }
-        while let Some((offset, bytes)) = self.input.next() {
-            say(line, Input::Stdin(ExecBytes { stream: 0, offset: Some(offset), bytes })).await?;
-        }
-        if self.input.ended && !line.end_said {
-            line.end_said = true;
-            say(line, Input::StdinEnd(ExecEnd {})).await?;
-        }
-        Ok(())
+/// What was typed and not sent on this line yet, and that it has ended.
+async fn send_input(input: &mut Untaken, line: &mut Line) -> Result<(), CallError> {
+    while let Some((offset, bytes)) = input.next() {
+        say(line, Input::Stdin(ExecBytes { stream: 0, offset: Some(offset), bytes })).await?;
     }
+    if input.ended && !line.end_said {
+        line.end_said = true;
+        say(line, Input::StdinEnd(ExecEnd {})).await?;
+    }
+    Ok(())
 }
 
 fn leave(number: u32, why: &str) -> anyhow::Error {

@@ -2,11 +2,11 @@
 
 use super::input::{Untaken, read_stdin};
 use super::keys::Keys;
-use super::{Line, say, terminal};
+use super::{Line, say, send_input, terminal};
 use crate::client::{ANSWER_MAX, CallError, Daemon, Patience};
 use holdfast_proto::daemon::exec_input::Input;
 use holdfast_proto::daemon::exec_output::Output as Event;
-use holdfast_proto::daemon::{ExecAttach, ExecBytes, ExecEnd, ExecInput};
+use holdfast_proto::daemon::{ExecAttach, ExecInput};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -113,7 +113,7 @@ impl Own {
                 }
             }
             if is_open {
-                self.send(&mut line).await?;
+                send_input(&mut self.input, &mut line).await?;
             }
         }
     }
@@ -136,16 +136,5 @@ impl Own {
                 false
             }
         }
-    }
-
-    async fn send(&mut self, line: &mut Line) -> Result<(), CallError> {
-        while let Some((offset, bytes)) = self.input.next() {
-            say(line, Input::Stdin(ExecBytes { stream: 0, offset: Some(offset), bytes })).await?;
-        }
-        if self.input.ended && !line.end_said {
-            line.end_said = true;
-            say(line, Input::StdinEnd(ExecEnd {})).await?;
-        }
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The worker's own input: whoever attaches last types. Its output goes to the log, whoever reads that.
 
 use crate::session_flow::Incoming;
-use crate::{packet, terminal};
+use crate::{packet, streams, terminal};
 use holdfast_launcher::session::{FromSession, ToSession};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -52,7 +52,7 @@ impl Own {
                 self.link = None;
             }
         }
-        self.feed();
+        streams::feed(&mut self.incoming, &mut self.input, self.is_terminal);
         if let (Some(link), Some(offset)) = (&self.link, self.incoming.news())
             && packet::send(link.as_fd(), &FromSession::InputTaken { offset }.encode(), &[]).is_ok()
         {
@@ -74,21 +74,6 @@ impl Own {
             // Signals go to the worker by its pidfd; output is not sent here.
             ToSession::Signal(_) | ToSession::Taken { .. } => true,
             ToSession::Hangup => false,
-        }
-    }
-
-    fn feed(&mut self) {
-        while let Some(input) = self.input.as_ref().filter(|_| !self.incoming.pending().is_empty()) {
-            match rustix::io::write(input, self.incoming.pending()) {
-                Ok(written) => self.incoming.wrote(written),
-                Err(Errno::AGAIN | Errno::INTR) => break,
-                Err(_) => self.input = None,
-            }
-        }
-        if self.input.is_none() {
-            self.incoming.discard();
-        } else if self.incoming.is_over() && !self.is_terminal {
-            self.input = None;
         }
     }
 }

@@ -157,7 +157,7 @@ impl Session {
     pub fn turn(&mut self, buffer: &mut [u8], now: Instant) -> bool {
         let heard = self.hear(buffer, now);
         self.hear_executed();
-        self.feed();
+        streams::feed(&mut self.incoming, &mut self.input, self.is_terminal);
         let busy = self.read(buffer) | heard;
         self.send();
         if self.due.is_some_and(|due| due <= now) {
@@ -251,22 +251,6 @@ impl Session {
         };
         self.executed = None;
         self.not_executed = worker::exec_failure(&said[..len]);
-    }
-
-    /// Input to the program.
-    fn feed(&mut self) {
-        while let Some(input) = self.input.as_ref().filter(|_| !self.incoming.pending().is_empty()) {
-            match rustix::io::write(input, self.incoming.pending()) {
-                Ok(written) => self.incoming.wrote(written),
-                Err(Errno::AGAIN | Errno::INTR) => break,
-                Err(_) => self.input = None,
-            }
-        }
-        if self.input.is_none() {
-            self.incoming.discard();
-        } else if self.incoming.is_over() && !self.is_terminal {
-            self.input = None;
-        }
     }
 
     /// Output from the program. After its end what is there is everything: a process that it left has no reader.

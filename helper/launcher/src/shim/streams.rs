@@ -1,9 +1,11 @@
 //! The standard descriptors of a program, and the ends of them that are kept here.
 
 use crate::halt::{Halt, Step};
+use crate::session_flow::Incoming;
 use crate::terminal;
 use holdfast_launcher::session::Size;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use std::os::fd::OwnedFd;
 
@@ -39,4 +41,20 @@ pub fn pipes(input: bool, null: &OwnedFd) -> Result<(Streams, Standard), Halt> {
         rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK).step("pipe")?;
     }
     Ok((Streams { input, outputs: [Some(stdout), Some(stderr)] }, [stdin, stdout_in, stderr_in]))
+}
+
+/// Writes what came for a program's input as far as it takes it, and closes it at its end; a terminal has none.
+pub fn feed(incoming: &mut Incoming, input: &mut Option<OwnedFd>, is_terminal: bool) {
+    while let Some(open) = input.as_ref().filter(|_| !incoming.pending().is_empty()) {
+        match rustix::io::write(open, incoming.pending()) {
+            Ok(written) => incoming.wrote(written),
+            Err(Errno::AGAIN | Errno::INTR) => break,
+            Err(_) => *input = None,
+        }
+    }
+    if input.is_none() {
+        incoming.discard();
+    } else if incoming.is_over() && !is_terminal {
+        *input = None;
+    }
 }
