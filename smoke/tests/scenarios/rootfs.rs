@@ -50,6 +50,11 @@ fn a_tree_of_the_owners_is_the_workers_root() -> Result {
         // Writable where its owner says so: what is written stays.
         let write = alice.holdfast("run --rm --net none --rootfs ~/trees/box:rw -- sh -c 'echo kept > /data/kept'")?;
         ensure!(write.code == 0 && alice.run("cat trees/box/data/kept")?.text() == "kept", "{write}");
+        // Also in /etc, of which the tree had none: the worker's own two files lie over empty ones.
+        let etc = "sh -c 'echo mine > /etc/mine; grep -c localhost /etc/hosts; cat /etc/mine'";
+        let said = alice.holdfast(&format!("run --rm --net none --rootfs ~/trees/box:rw -- {etc}"))?.ok()?;
+        ensure!(said.text() == "1\nmine" || said.text() == "2\nmine", "{said}");
+        ensure!(alice.run("cat trees/box/etc/mine && cat trees/box/etc/hosts")?.text() == "mine");
         let shown: serde_json::Value = {
             alice.holdfast("run -d --name look --net none --rootfs ~/trees/box:rw --user root -- sleep 60")?.ok()?;
             alice.holdfast("inspect --json look")?.ok()?.json()?

@@ -46,6 +46,10 @@ impl Tree {
         let (place, path) = mounts::place(host, &fd).step(step())?;
         hidden.must_not_hold("root file system", &place, &path)?;
         let top = rustix::fs::openat(&fd, ".", flags, Mode::empty()).named(step())?;
+        if rootfs.writable {
+            // Where even this fails, the worker's files lie in an `/etc` that it cannot write to.
+            let _ = make_name_files(&top);
+        }
         Ok(Self { top, is_host: false, attributes: if rootfs.writable { PLAIN } else { read_only } })
     }
 
@@ -129,6 +133,20 @@ fn filled_etc(root: &OwnedFd, etc: &OwnedFd, missing: &[&str]) -> rustix::io::Re
     attach_on(&files, &target)?;
     let layers = format!("/proc/self/fd/{}:/proc/self/fd/{}", files.as_raw_fd(), etc.as_raw_fd());
     filesystem("overlay", &[("lowerdir", &layers)], MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// In a tree that may be written: what the worker's own files are bound on, so that its `/etc` needs no overlay.
+fn make_name_files(top: &OwnedFd) -> rustix::io::Result<()> {
+    match rustix::fs::mkdirat(top, "etc", Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let etc = rustix::fs::openat(top, "etc", flags, Mode::empty())?;
+    for name in missing_name_files(&etc) {
+        rustix::fs::openat(&etc, name, EMPTY_FILE, Mode::from_raw_mode(0o644))?;
+    }
+    Ok(())
 }
 
 /// A tree without `/etc` gets one in our own root.
