@@ -1,10 +1,11 @@
 //! The words, paths and gRPC contracts that Holdfast's programs share.
 //!
 //! Never does: open a file, read a clock or the environment, decide anything about a worker.
-//! Each feature is one role in one contract; without features only [`words`], [`restart`] and [`layout`] are here.
+//! Each feature is one role in one contract; without features only [`words`], [`restart`], [`layout`] and [`cgroups`] are here.
 
 #![forbid(unsafe_code)]
 
+pub mod cgroups;
 pub mod key;
 pub mod layout;
 pub mod restart;

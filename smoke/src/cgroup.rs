@@ -30,6 +30,19 @@ pub fn create(name: &str) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
+/// Offers the cgroup `name`, and what is below it, every v2 controller that this machine's root has. What cannot be
+/// offered (one with members of its own hands nothing on) stays as it is: who asked sees what came.
+pub fn offer(name: &str) {
+    for root in roots().into_iter().filter(|root| root.join("cgroup.controllers").exists()) {
+        let there = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        for controller in there.split_whitespace() {
+            for group in [root.clone(), root.join(name)] {
+                let _ = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+    }
+}
+
 /// Kills whatever is in the cgroup `name` and removes it with all below. Nothing there: nothing done.
 pub fn destroy(name: &str) -> Result {
     for group in roots().into_iter().map(|root| root.join(name)).filter(|g| g.is_dir()) {

@@ -88,6 +88,13 @@ impl Host {
         PathBuf::from(format!("/proc/{}/root{inside}", self.leader))
     }
 
+    /// Offers the container every v2 controller of this machine; says which it has now.
+    pub fn offer_controllers(&self) -> Result<Vec<String>> {
+        cgroup::offer(&self.name);
+        let there = self.root().run("cat /sys/fs/cgroup/cgroup.controllers")?.ok()?.text();
+        Ok(there.split_whitespace().map(str::to_owned).collect())
+    }
+
     /// The container's network namespace, as a path.
     pub fn netns(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/ns/net", self.leader))

@@ -28,7 +28,7 @@ pub use base::USERS;
 pub use census::{Census, Identity};
 pub use flow::{Flow, connect};
 pub use host::{Down, Host, RELEASE};
-pub use live::{DAEMON, HELPER, LAUNCHER, UNITS, until};
+pub use live::{DAEMON, HELPER, LAUNCHER, UNITS, WORKERS, until};
 pub use mirror::{Fault, Mirror};
 pub use output::Output;
 pub use outside::Outside;

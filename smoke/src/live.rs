@@ -11,7 +11,9 @@ pub const HELPER: &str = "holdfast-helper.service";
 pub const DAEMON: &str = "holdfastd@alice.service";
 /// The unit of alice's launcher.
 pub const LAUNCHER: &str = "holdfast-launcher@alice.service";
-/// All three.
+/// The unit that holds the cgroups of alice's workers.
+pub const WORKERS: &str = "holdfast-workers@alice.service";
+/// The three with a program that acts.
 pub const UNITS: [&str; 3] = [HELPER, DAEMON, LAUNCHER];
 
 /// While this file is there, units that [`Host::keep_down`] was told stay down.

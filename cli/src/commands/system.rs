@@ -13,7 +13,7 @@ use crate::install::record::{Account, Installed};
 use crate::install::remove::{self, Removal};
 use crate::install::step::{Host, Step};
 use crate::install::workers::{self, LiveWorker};
-use crate::install::{ready, rules};
+use crate::install::{ready, rules, slice};
 use crate::out;
 use crate::update::state::linked;
 use crate::update::txn;
@@ -68,6 +68,13 @@ pub enum Action {
         #[arg(long, default_value_t = 10)]
         grace: u32,
     },
+    /// Let an owner move processes within the owner's slice: what the launcher's unit runs before it
+    #[command(hide = true)]
+    OpenSlice {
+        /// Whose slice
+        #[arg(long, value_name = "USER")]
+        owner: String,
+    },
 }
 
 /// `system install`.
@@ -116,6 +123,10 @@ pub fn run(args: SystemArgs, layout: &Layout) -> anyhow::Result<ExitCode> {
         Action::StopWorkers { owner: None, grace } => {
             need_root("system stop-workers")?;
             shutdown::stop_all(layout, &commands, &remove::owners(layout)?, grace).map(|()| ExitCode::SUCCESS)
+        }
+        Action::OpenSlice { owner } => {
+            need_root("system open-slice")?;
+            slice::open(&owner.parse()?).map(|()| ExitCode::SUCCESS)
         }
     }
 }
@@ -189,7 +200,7 @@ fn restart(layout: &Layout, commands: &dyn Commands) -> anyhow::Result<ExitCode>
 }
 
 fn is_program(unit: &str) -> bool {
-    unit.ends_with(".service") && unit != "holdfast-shutdown.service"
+    unit.ends_with(".service") && unit != plan::SHUTDOWN_UNIT && !slice::holds_workers(unit)
 }
 
 fn uninstall(args: &UninstallArgs, layout: &Layout, commands: &dyn Commands) -> anyhow::Result<ExitCode> {

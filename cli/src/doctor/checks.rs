@@ -1,7 +1,7 @@
 //! What each fact means, and what to do about it. Pure.
 
 use super::facts::{Answers, Facts, RulesFile};
-use super::{Check, Level, release};
+use super::{Check, Level, limits, release};
 use crate::install::ipv6::Forwards6;
 use std::collections::BTreeSet;
 
@@ -14,7 +14,8 @@ const PORTS_SHOWN: usize = 12;
 
 /// All checks, in the order in which they matter.
 pub fn examine(facts: &Facts) -> Vec<Check> {
-    let mut all = vec![kernel(facts), user_namespaces(facts), cgroups(facts), nftables(facts), systemd(facts)];
+    let mut all = vec![kernel(facts), user_namespaces(facts), nftables(facts), systemd(facts)];
+    all.push(limits::examine(facts.cgroups.as_ref()));
     all.push(rules(facts));
     all.extend(facts.releases.as_ref().map(release::judge));
     all.extend(programs(facts));
@@ -63,18 +64,6 @@ fn user_namespaces(facts: &Facts) -> Check {
         ),
         (None, Some(cause)) => Check::warn(NAME, "not tried", format!("{cause} (/etc/sysctl.d)")),
         (None, None) => Check::warn(NAME, "not tried", "say whose workers with --owner USER to have it tried"),
-    }
-}
-
-fn cgroups(facts: &Facts) -> Check {
-    match &facts.cgroup_controllers {
-        Some(controllers) if controllers.is_empty() => Check::ok("cgroup v2", "mounted, without controllers"),
-        Some(controllers) => Check::ok("cgroup v2", format!("controllers {}", controllers.join(" "))),
-        None => Check::warn(
-            "cgroup v2",
-            "not mounted below /sys/fs/cgroup",
-            "workers run without cgroups of their own; boot with systemd.unified_cgroup_hierarchy=1 to have them",
-        ),
     }
 }
 

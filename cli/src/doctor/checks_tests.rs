@@ -1,4 +1,5 @@
 use super::super::facts::{Namespaces, Silence};
+use super::super::limits::Cgroups;
 use super::*;
 use holdfast_proto::daemon::{ProgramStatus, Publish, StatusReply};
 
@@ -10,7 +11,7 @@ fn healthy() -> Facts {
     Facts {
         kernel: "6.1.0-18-amd64".into(),
         probe: Some(Ok(())),
-        cgroup_controllers: Some(vec!["cpu".into(), "memory".into()]),
+        cgroups: Some(Cgroups { there: ["cpu", "memory", "pids"].map(str::to_owned).into(), ..Default::default() }),
         nftables: Some(true),
         forwards6: Some(Forwards6::Workers),
         systemd: Some(252),
@@ -87,7 +88,7 @@ fn hosts_that_lack_something_hear_what() {
     let cases: [(Facts, Level, &str, &str); 7] = [
         (Facts { kernel: "5.10.0".into(), ..healthy() }, Level::Fail, "kernel", "6.1"),
         (Facts { kernel: "?".into(), ..healthy() }, Level::Fail, "kernel", "6.1"),
-        (Facts { cgroup_controllers: None, ..healthy() }, Level::Warn, "cgroup v2", "unified"),
+        (Facts { cgroups: None, ..healthy() }, Level::Warn, "limits", "unified"),
         (Facts { nftables: Some(false), ..healthy() }, Level::Fail, "nftables", "CONFIG_NF_TABLES"),
         (Facts { nftables: None, ..healthy() }, Level::Warn, "nftables", "modprobe"),
         (Facts { systemd: Some(249), ..healthy() }, Level::Warn, "systemd", "252"),

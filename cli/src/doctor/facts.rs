@@ -1,5 +1,6 @@
 //! Everything that `doctor` looks at, read once. What cannot be read is a fact too.
 
+use super::limits::{self, Cgroups};
 use super::release::{self, Releases};
 use crate::caller::Caller;
 use crate::client::{self, ANSWER_MAX, CallError, answer};
@@ -17,8 +18,6 @@ const TCP_LISTEN: &str = "0A";
 const UDP_BOUND: &str = "07";
 /// Where programs of the host are looked for, whatever $PATH says.
 const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
-/// Where cgroup v2 may be mounted: alone, or beside v1.
-const CGROUP_MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// Most bytes of a rules file.
 const RULES_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -31,8 +30,8 @@ pub struct Facts {
     pub namespaces: Namespaces,
     /// Outcome of really making a worker's namespaces: nothing, or the step and the reason.
     pub probe: Option<Result<(), String>>,
-    /// Controllers of cgroup v2; none where it is not mounted.
-    pub cgroup_controllers: Option<Vec<String>>,
+    /// cgroup v2; none where it is not mounted.
+    pub cgroups: Option<Cgroups>,
     /// Whether the kernel has nf_tables, loaded or to be loaded; none where neither can be told.
     pub nftables: Option<bool>,
     /// Who has IPv6 forwarded; none where nobody looked.
@@ -110,10 +109,7 @@ pub fn gather(owner: Option<&str>) -> Facts {
             unprivileged_clone: number("/proc/sys/kernel/unprivileged_userns_clone"),
             apparmor_restrict: number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
         },
-        cgroup_controllers: CGROUP_MOUNTS
-            .into_iter()
-            .find_map(|mount| read(Path::new(mount).join("cgroup.controllers")))
-            .map(|text| text.split_whitespace().map(str::to_owned).collect()),
+        cgroups: limits::gather(caller.as_ref().filter(|_| installed).map(|caller| &caller.owner)),
         nftables: nftables(),
         forwards6: Some(ipv6::now()),
         systemd: systemd(),

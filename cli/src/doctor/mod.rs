@@ -3,6 +3,7 @@
 
 pub mod checks;
 pub mod facts;
+mod limits;
 pub mod probe;
 pub mod release;
 

@@ -15,6 +15,7 @@ pub mod ready;
 pub mod record;
 pub mod remove;
 pub mod rules;
+pub mod slice;
 pub mod step;
 pub mod undo;
 pub mod workers;

@@ -4,7 +4,9 @@ use super::facts::{Facts, SYSTEMD_MIN};
 use super::ipv6::Forwards6;
 use super::record::{Account, Installed};
 use super::rules::{self, RulesRefusal};
+use super::slice::holds_workers;
 use super::step::Step;
+use holdfast_proto::cgroups::{has_slice, launcher_unit, workers_unit};
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
 use jiff::Timestamp;
@@ -68,6 +70,9 @@ pub enum PlanRefusal {
     /// root, nobody or the helper itself.
     #[error("{0} cannot own workers: name an ordinary account with --owner USER")]
     NotAnOwner(OwnerName),
+    /// systemd has no slice of that name.
+    #[error("{0} cannot own workers: systemd takes no two '-' in a row in a slice's name; use another account")]
+    NoSlice(OwnerName),
     /// The account changed under the same name.
     #[error(
         "{owner} was installed with uid {then} and has uid {now} now: `holdfast system uninstall --owner {owner}` first"
@@ -121,6 +126,9 @@ fn check(facts: &Facts) -> Result<(), PlanRefusal> {
     }
     if account.uid == 0 || account.uid == OVERFLOW_UID || account.name.as_str() == HELPER_ACCOUNT {
         return Err(PlanRefusal::NotAnOwner(account.name.clone()));
+    }
+    if !has_slice(&account.name) {
+        return Err(PlanRefusal::NoSlice(account.name.clone()));
     }
     if let Some(then) = known(facts.installed.as_ref(), &account.name)
         && then.uid != account.uid
@@ -249,8 +257,8 @@ fn services(facts: &Facts, installed: &Installed) -> Vec<Step> {
     }
     let wanted = BTreeSet::from_iter(host_and(owner));
     for unit in &all {
-        let is_service = unit.ends_with(".service") && unit != SHUTDOWN_UNIT;
-        if runs(unit) && is_service && !served(unit) && (moved || changed(unit)) {
+        let is_program = unit.ends_with(".service") && unit != SHUTDOWN_UNIT && !holds_workers(unit);
+        if runs(unit) && is_program && !served(unit) && (moved || changed(unit)) {
             steps.push(Step::Restart { unit: unit.clone() });
         } else if !runs(unit) && wanted.contains(unit) {
             steps.push(Step::Start { unit: unit.clone() });
@@ -270,10 +278,11 @@ fn template_of(unit: &str) -> String {
 }
 
 /// One owner's units, in the order in which they are started.
-pub fn owner_units(owner: &OwnerName) -> [String; 3] {
+pub fn owner_units(owner: &OwnerName) -> [String; 4] {
     [
         format!("holdfastd@{owner}.socket"),
-        format!("holdfast-launcher@{owner}.service"),
+        workers_unit(owner),
+        launcher_unit(owner),
         format!("holdfastd@{owner}.service"),
     ]
 }

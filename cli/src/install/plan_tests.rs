@@ -13,6 +13,7 @@ fn release(id: &str, units: &str) -> ReleaseFacts {
         "holdfastd@.service",
         "holdfastd@.socket",
         "holdfast-launcher@.service",
+        "holdfast-workers@.service",
         "holdfast-shutdown.service",
     ];
     let conf = [
@@ -112,6 +113,7 @@ fn a_first_install_places_then_flips_then_records_then_starts() {
         "start holdfast-helper.service",
         "start holdfast-shutdown.service",
         "start holdfastd@alice.socket",
+        "start holdfast-workers@alice.service",
         "start holdfast-launcher@alice.service",
         "start holdfastd@alice.service",
     ];
@@ -130,7 +132,12 @@ fn the_same_again_interrupts_nothing_and_changes_no_file() {
 #[test]
 fn another_owner_is_added_without_touching_the_first() {
     let facts = Facts { account: account("bob", 1001), ..after(&fresh()) };
-    let started = ["start holdfastd@bob.socket", "start holdfast-launcher@bob.service", "start holdfastd@bob.service"];
+    let started = [
+        "start holdfastd@bob.socket",
+        "start holdfast-workers@bob.service",
+        "start holdfast-launcher@bob.service",
+        "start holdfastd@bob.service",
+    ];
     assert_eq!(acts(&facts), started);
     let plan = decide(&facts).unwrap();
     assert_eq!(plan.installed.owners.iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["alice", "bob"]);
@@ -165,6 +172,13 @@ fn one_changed_unit_restarts_that_one() {
 }
 
 #[test]
+fn what_holds_workers_is_never_restarted() {
+    let mut facts = after(&fresh());
+    facts.units.insert("holdfast-workers@.service".to_owned(), b"edited".to_vec());
+    assert_eq!(acts(&facts), [""; 0]);
+}
+
+#[test]
 fn a_changed_listener_is_bound_anew_with_its_service() {
     let mut facts = after(&fresh());
     facts.units.insert("holdfast-helper.socket".to_owned(), b"edited".to_vec());
@@ -191,6 +205,7 @@ fn hosts_and_owners_that_cannot_work_are_refused() {
     assert!(refused(|f| f.account.uid = 0).contains("cannot own workers"));
     assert!(refused(|f| f.account.uid = 65534).contains("cannot own workers"));
     assert!(refused(|f| f.account = account("holdfast", 999)).contains("cannot own workers"));
+    assert!(refused(|f| f.account = account("john--doe", 1007)).contains("two '-' in a row"));
     assert!(refused(|f| f.rules = Some("version = 9\n".into())).contains("version = 9"));
     assert!(refused(|f| drop(f.release.conf.remove("rules.toml"))).contains("rules.toml"));
     assert!(refused(|f| *f = Facts { account: account("alice", 7), ..after(f) }).contains("has uid 7 now"));

@@ -8,7 +8,7 @@ use super::plan::{
 use super::record::{Account, Installed};
 use super::rules;
 use super::undo::{remove_directory, remove_foreign, remove_owner_runtime};
-use super::{facts, ipv6, network};
+use super::{facts, ipv6, network, slice};
 use anyhow::Context;
 use holdfast_proto::layout::Layout;
 use holdfast_proto::words::OwnerName;
@@ -36,6 +36,7 @@ pub fn remove(layout: &Layout, commands: &dyn Commands, owners: &[Account], remo
     }
     for owner in owners {
         left.note(&format!("units of {}", owner.name), end_units(layout, commands, &owner_units(&owner.name)));
+        left.note(&format!("slice of {}", owner.name), slice::leave(commands, &owner.name).map_err(Into::into));
         if removal.purge {
             let state = layout.owner_state(&owner.name);
             left.note(&format!("state of {}", owner.name), remove_foreign(commands, &state));
@@ -127,7 +128,7 @@ fn end_units(layout: &Layout, commands: &dyn Commands, units: &[String]) -> anyh
         if !layout.units().join(&file).exists() {
             continue;
         }
-        for verb in ["stop", "disable"] {
+        for (verb, unit) in [("stop", &slice::stopped_by(unit)), ("disable", unit)] {
             if let Err(error) = commands.run(&Call::systemctl([verb, unit])) {
                 outcome = Err(error.into());
             }

@@ -3,6 +3,7 @@
 use super::command::{Call, Commands, SYSTEMCTL_MAX};
 use super::disk;
 use super::plan::HELPER_UNIT;
+use super::slice;
 use super::step::{FILE_MODE, Host, relisten};
 use super::{ipv6, network};
 use anyhow::Context;
@@ -98,9 +99,12 @@ impl Undo {
                 Ok(host.commands.run(&Call::systemctl(["disable".to_owned()].into_iter().chain(units))).map(drop)?)
             }
             Self::Stop(unit) => {
-                host.commands.run(&Call::systemctl(["stop", &unit]))?;
+                host.commands.run(&Call::systemctl(["stop", &slice::stopped_by(&unit)]))?;
                 // A unit that failed before would be shown for ever; one that did not is no error here.
                 host.commands.ask(&Call::systemctl(["reset-failed", &unit]))?;
+                if let Some(owner) = slice::held_for(&unit) {
+                    slice::leave(host.commands, &owner)?;
+                }
                 // What the helper made in the kernel is not below the root of a test or a session.
                 if unit == HELPER_UNIT && host.layout.is_system() {
                     network::remove_links(None)?;

@@ -1,15 +1,16 @@
 //! Live workers as the kernel has them: by their cgroups, whoever answers or does not.
 
 use super::command::{Call, Commands, SYSTEMCTL};
+use super::slice;
+use holdfast_proto::cgroups::{MOUNTS, launcher_unit, workers_unit};
 use holdfast_proto::words::{OwnerName, WorkerId};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where cgroup v2 is.
-const CGROUPS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// How long the kernel may take to end what it was told to kill, and a shim to write its worker's record.
 const KILL_MAX: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
@@ -25,15 +26,16 @@ pub struct LiveWorker {
 /// Live workers of `owner`.
 ///
 /// # Errors
-/// Where systemd does not say where the launcher's cgroup is, or it cannot be read.
+/// Where systemd does not say where the units' cgroups are, or they cannot be read.
 pub fn live(commands: &dyn Commands, owner: &OwnerName) -> anyhow::Result<Vec<LiveWorker>> {
-    let unit = format!("holdfast-launcher@{owner}.service");
-    let said = commands.run(&Call::new(SYSTEMCTL, ["show", "--property=ControlGroup", "--value", &unit]))?;
-    let told = said.trim().trim_start_matches('/');
-    // A unit that does not run has no cgroup to tell, but leftovers are where it always is.
-    let usual = format!("system.slice/system-holdfast\\x2dlauncher.slice/{unit}");
-    let place = if told.is_empty() { usual.as_str() } else { told };
-    Ok(live_below(&CGROUPS.map(|root| Path::new(root).join(place)))?)
+    let units = [workers_unit(owner), launcher_unit(owner)];
+    let show = ["show", "--property=ControlGroup", "--value"].map(str::to_owned);
+    let said = commands.run(&Call::new(SYSTEMCTL, show.into_iter().chain(units)))?;
+    // A unit that does not run has no cgroup to tell, but leftovers are where they always are.
+    let told = said.split_whitespace().map(|place| PathBuf::from(place.trim_start_matches('/')));
+    let places: BTreeSet<PathBuf> = told.chain(slice::places(owner)).collect();
+    let all = MOUNTS.iter().flat_map(|root| places.iter().map(move |place| Path::new(root).join(place)));
+    Ok(live_below(&all.collect::<Vec<_>>())?)
 }
 
 fn live_below(places: &[PathBuf]) -> io::Result<Vec<LiveWorker>> {

@@ -1,20 +1,25 @@
-//! A cgroup of its own for the session's launcher, handed to the owner as systemd's `Delegate=` does, where the host
-//! lets us.
+//! Cgroups of a session, in the shape that an owner's slice has under systemd: `launcher/`, and beside it `workers/`,
+//! which is the owner's to divide. Where the host lets us.
 
 use super::Session;
+use holdfast_proto::cgroups::MOUNTS;
 use rustix::fs::{Gid, Uid};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Where cgroup v2 may be mounted: alone, or beside v1.
-const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-/// What is given to the owner beside the directory (systemd: `cg_set_access`); not all are on every kernel.
+/// The launcher's own, below the session's.
+pub const LAUNCHER: &str = "launcher";
+/// The workers', below the session's.
+const WORKERS: &str = "workers";
+/// What is given to the owner beside a directory (systemd: `cg_set_access`); not all are on every kernel.
 const FILES: [&str; 3] = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"];
-/// Levels below the launcher's that it makes: `w-<id>/worker`.
-const LEVELS_MAX: usize = 3;
+/// What limits workers.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// Levels below the session's: `workers/w-<id>/worker`.
+const LEVELS_MAX: usize = 4;
 
-/// Makes it, or finds the one that an earlier supervisor of this session made.
+/// Makes them, or finds those that an earlier supervisor of this session made. Returns the session's.
 ///
 /// # Errors
 /// Where there is no cgroup v2, or it cannot be written: then workers live in the launcher's own.
@@ -23,22 +28,47 @@ pub fn make(session: &Session) -> io::Result<PathBuf> {
         return Err(io::Error::other("an ordinary user's session divides none"));
     }
     let path = place(session)?;
-    match std::fs::create_dir(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+    let own = (Uid::from_raw(session.owner.uid), Gid::from_raw(session.owner.gid));
+    make_one(&path)?;
+    // Both may be refused, in a container by a process that is in the cgroup above: then there are no limits by cgroups.
+    for above in path.parent().into_iter().chain([path.as_path()]) {
+        enable(above);
     }
-    let (uid, gid) = (Uid::from_raw(session.owner.uid), Gid::from_raw(session.owner.gid));
-    rustix::fs::chown(&path, Some(uid), Some(gid))?;
-    for file in FILES.map(|name| path.join(name)) {
-        match rustix::fs::chown(&file, Some(uid), Some(gid)) {
-            Err(error) if error != rustix::io::Errno::NOENT => return Err(error.into()),
+    // Processes of the owner's may be moved between the two.
+    give(&path.join("cgroup.procs"), own)?;
+    make_one(&path.join(LAUNCHER))?;
+    let workers = path.join(WORKERS);
+    make_one(&workers)?;
+    give(&workers, own)?;
+    for file in FILES.map(|name| workers.join(name)) {
+        match give(&file, own) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
     Ok(path)
 }
 
-/// Removes it where nothing lives in it.
+fn make_one(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn give(path: &Path, (uid, gid): (Uid, Gid)) -> io::Result<()> {
+    Ok(rustix::fs::chown(path, Some(uid), Some(gid))?)
+}
+
+/// Hands controllers on to the cgroups below, as far as they are there; says nothing where one is not: `inspect` does.
+fn enable(path: &Path) {
+    let there = std::fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+    for name in CONTROLLERS.into_iter().filter(|name| there.split_whitespace().any(|word| word == *name)) {
+        let _ = std::fs::write(path.join("cgroup.subtree_control"), format!("+{name}"));
+    }
+}
+
+/// Removes them where nothing lives in them.
 pub fn remove(session: &Session) {
     if let Ok(path) = place(session) {
         remove_below(&path, LEVELS_MAX);

@@ -160,8 +160,9 @@ impl Supervisor {
                 changed = true;
                 kept.starts += 1;
                 kept.began = Instant::now();
-                let cgroup = self.cgroup.as_deref().filter(|_| kept.role == Role::Launcher);
-                match start(&self.session, &self.folder, kept, cgroup) {
+                let cgroup = self.cgroup.as_ref().filter(|_| kept.role == Role::Launcher);
+                let cgroup = cgroup.map(|path| path.join(cgroup::LAUNCHER));
+                match start(&self.session, &self.folder, kept, cgroup.as_deref()) {
                     Ok(child) => kept.child = Some(child),
                     Err(error) => {
                         kept.pause = next_pause(kept.pause, Duration::ZERO);

@@ -283,6 +283,61 @@ fn workers_sit_in_cgroups_of_their_own_which_go_with_them() {
 }
 
 #[test]
+fn workers_sit_beside_the_launchers_cgroup_with_controllers_on() {
+    let Some((cgroup, mut stage)) = Stage::set_in_slice("slice") else { return };
+    let orders = stage.orders(&["sh", "-c", "grep ^0:: /proc/self/cgroup; sleep 1"]);
+    let prepared = stage.launch(&orders);
+    let name = format!("w-{}", orders.worker);
+    await_true(|| !cgroup.members(&format!("{name}/worker")).is_empty());
+    assert_eq!(cgroup.members(&format!("{name}/shim")), [prepared.shim_pid]);
+    // Any controller will do to see that a launcher comes back beside it: a hybrid host's v2 has none that limits.
+    let there = std::fs::read_to_string(cgroup.workers.join("cgroup.controllers")).unwrap();
+    let on = std::fs::read_to_string(cgroup.workers.join("cgroup.subtree_control")).unwrap();
+    for controller in ["cpu", "memory", "pids"] {
+        let has = |text: &str| text.split_whitespace().any(|word| word == controller);
+        assert_eq!(has(&there), has(&on), "{controller} is enabled where it is there");
+    }
+    println!("controllers there: {there:?}, on for workers: {on:?}");
+    stage.kill_launcher();
+    stage.restart_launcher();
+    let (_, out) = stage.sh("grep ^0:: /proc/self/cgroup");
+    assert_eq!(out, "0::/\n");
+    wait_gone(&prepared.pidfd);
+    stage.kill_launcher();
+    stage.restart_launcher();
+    await_true(|| cgroup.workers().is_empty());
+}
+
+#[test]
+fn limits_are_the_cgroups_where_it_has_the_controller_and_refused_where_not() {
+    let Some((cgroup, stage)) = Stage::set_in_slice("limits") else { return };
+    let there = std::fs::read_to_string(cgroup.workers.join("cgroup.controllers")).unwrap();
+    let has = |name: &str| there.split_whitespace().any(|word| word == name);
+    let mut orders = stage.orders(&["sh", "-c", "head -c 300000000 /dev/zero | tail -c 299999999 | wc -c"]);
+    orders.limits.memory_bytes = Some(32 << 20);
+    let prepared = stage.launch_or_fail(&orders);
+    if has("memory") {
+        wait_gone(&prepared.expect("prepared").pidfd);
+        let record = record(&orders);
+        assert_eq!((&record.outcome, record.oom), (&Outcome::Signal(9), true), "killed as a whole");
+        println!("memory.max at work: {record:?}");
+    } else {
+        assert_eq!(prepared.err().expect("a refusal").step, "limit of memory: no controller");
+        println!("not seen here: v2 has no memory controller ({there:?})");
+    }
+    let mut orders = stage.orders(&["sh", "-c", "sleep 1"]);
+    (orders.limits.cpu_millis, orders.limits.tasks, orders.limits.best_effort) = (Some(500), 7, true);
+    let prepared = stage.launch(&orders);
+    let worker = cgroup.workers.join(format!("w-{}/worker", orders.worker));
+    await_true(|| !cgroup.members(&format!("w-{}/worker", orders.worker)).is_empty());
+    for (controller, file, value) in [("cpu", "cpu.max", "50000 100000\n"), ("pids", "pids.max", "7\n")] {
+        let said = std::fs::read_to_string(worker.join(file)).ok();
+        assert_eq!(said.as_deref(), has(controller).then_some(value), "{file}");
+    }
+    wait_gone(&prepared.pidfd);
+}
+
+#[test]
 fn link_is_wired_and_the_worker_s_own_name_resolves_at_once() {
     let Some(stage) = Stage::set("wiring") else { return };
     let orders =

@@ -9,6 +9,9 @@ use std::path::Path;
 /// Directives of one unit file: every value that a name has, in order.
 type Directives = BTreeMap<String, Vec<String>>;
 
+/// Holds the workers' cgroups and does nothing.
+const WORKERS: &str = "holdfast-workers@.service";
+
 const LONG_LIVED: [&str; 3] = ["holdfast-helper.service", "holdfastd@.service", "holdfast-launcher@.service"];
 
 fn read(unit: &str) -> Directives {
@@ -55,6 +58,49 @@ fn workers_outlive_every_unit() {
             assert_eq!(unit.get(never), None, "{name}: a stop of another unit would stop this one");
         }
         assert!(only(&unit, "ExecStart").unwrap().starts_with("/usr/local/lib/holdfast/current/"), "{name}");
+    }
+}
+
+/// T48: neither a kill for lack of memory nor a stop, a crash or a restart of a unit reaches a worker.
+#[test]
+fn workers_have_a_unit_of_their_own_that_nothing_stops() {
+    let unit = read(WORKERS);
+    for (directive, value) in [
+        ("KillMode", "process"),
+        ("SendSIGKILL", "no"),
+        ("OOMPolicy", "continue"),
+        ("StartLimitIntervalSec", "0"),
+        ("Delegate", "yes"),
+        ("TasksMax", "infinity"),
+        // Beside live workers it could not be started again once a controller is enabled below it.
+        ("RefuseManualStop", "yes"),
+        ("ExitType", "cgroup"),
+        ("Restart", "always"),
+        ("Type", "notify"),
+        ("NotifyAccess", "main"),
+        ("User", "%i"),
+        ("CapabilityBoundingSet", ""),
+        ("AmbientCapabilities", ""),
+        ("NoNewPrivileges", "yes"),
+    ] {
+        assert_eq!(only(&unit, directive), Some(value), "{directive}");
+    }
+    for never in ["Requires", "BindsTo", "PartOf", "Requisite", "WatchdogSec", "ProtectControlGroups"] {
+        assert_eq!(unit.get(never), None, "{never}");
+    }
+    let launcher = read("holdfast-launcher@.service");
+    // The character after the name keeps one owner's slice from lying in another's (proto/src/cgroups.rs).
+    for unit in [&unit, &launcher] {
+        assert_eq!(only(unit, "Slice"), Some("holdfast-%i:.slice"));
+    }
+    for order in ["Wants", "After"] {
+        assert!(only(&launcher, order).unwrap().ends_with(" holdfast-workers@%i.service"), "{order}");
+    }
+    // As root, and none of its failures keeps the launcher from starting.
+    let opens = "-+/usr/local/lib/holdfast/current/holdfast system open-slice --owner %i";
+    assert_eq!(only(&launcher, "ExecStartPre"), Some(opens));
+    for name in LONG_LIVED {
+        assert_eq!(only(&read(name), "OOMPolicy"), Some("continue"), "{name}");
     }
 }
 
@@ -144,4 +190,5 @@ fn workers_are_stopped_before_what_they_need_goes() {
     for name in LONG_LIVED {
         assert_eq!(only(&read(name), "Before"), Some("holdfast-shutdown.service"), "{name}");
     }
+    assert!(only(&read(WORKERS), "Before").unwrap().ends_with(" holdfast-shutdown.service"));
 }

@@ -80,7 +80,7 @@ impl Nursery {
     }
 
     /// Makes a shim. On an error nothing of it is left but an empty cgroup, which the sweep takes.
-    pub fn bear(&self, worker: WorkerId, orders: &OwnedFd, host_network: bool) -> Result<Newborn, Failure> {
+    pub fn bear(&mut self, worker: WorkerId, orders: &OwnedFd, host_network: bool) -> Result<Newborn, Failure> {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(failure("socketpair"))?;

@@ -1,4 +1,4 @@
-//! `holdfast-launcher`: makes shims for one owner, on the helper's word alone.
+//! `holdfast-launcher`: makes shims for one owner, on the helper's word alone. With `--keep` it keeps their cgroup.
 //!
 //! Never does: hold a capability in the host, start a thread, listen, take orders from anybody but the helper,
 //! signal a process by number, end a shim that has been released.
@@ -11,6 +11,7 @@ mod sys;
 mod birth;
 mod cgroups;
 mod identity;
+mod keep;
 mod launch;
 mod line;
 mod serve;
@@ -21,10 +22,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-const USAGE: &str = "use: holdfast-launcher --owner USER [--root DIR] | --version";
+const USAGE: &str = "use: holdfast-launcher --owner USER [--root DIR] | --keep | --version";
 
 enum Command {
     Version,
+    Keep,
     Serve { owner: OwnerName, layout: Layout },
 }
 
@@ -41,14 +43,15 @@ fn main() -> ExitCode {
             println!("holdfast-launcher {}", holdfast_proto::VERSION);
             ExitCode::SUCCESS
         }
-        Command::Serve { owner, layout } => match start(&owner, &layout) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("holdfast-launcher: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Keep => ended(keep::run()),
+        Command::Serve { owner, layout } => ended(start(&owner, &layout)),
     }
+}
+
+fn ended<E: std::error::Error>(outcome: Result<(), E>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("holdfast-launcher: {error}");
+    ExitCode::FAILURE
 }
 
 fn start(owner: &OwnerName, layout: &Layout) -> Result<(), serve::StartError> {
@@ -65,6 +68,7 @@ fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Command, String> {
         let mut value = || words.next().ok_or_else(|| format!("{} wants a value", word.display()));
         match word.to_str() {
             Some("--version") => return Ok(Command::Version),
+            Some("--keep") => return Ok(Command::Keep),
             Some("--owner") => {
                 let name = value()?;
                 owner = Some(name.to_string_lossy().parse::<OwnerName>().map_err(|error| error.to_string())?);

@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use holdfast_launcher::control::{Hello, Report};
-use holdfast_launcher::launch::{FromHelper, FromLauncher, PACKET_BYTES_MAX, Wiring};
+use holdfast_launcher::launch::{Failure, FromHelper, FromLauncher, PACKET_BYTES_MAX, Wiring};
 use holdfast_launcher::orders::{Input, Network, Orders};
 use holdfast_launcher::output::{
     RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, Stream, segment_number,
@@ -28,6 +28,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 pub const OWNER: &str = "stager";
+/// The cgroup of workers in a slice, as the unit names it.
+const WORKERS: &str = "holdfast-workers@stager.service";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where the programs are: cargo's, or another build's (a static one) to be tried instead.
@@ -64,6 +66,15 @@ impl Stage {
 
     /// The same with a launcher that starts in a cgroup that is its own, as a unit with `Delegate=yes` has it.
     pub fn set_delegated(test: &str) -> Option<(Delegated, Self)> {
+        Self::set_below(test, "")
+    }
+
+    /// The same with a cgroup of workers beside it, in a slice that is open to its owner, as the units have it.
+    pub fn set_in_slice(test: &str) -> Option<(Delegated, Self)> {
+        Self::set_below(test, WORKERS)
+    }
+
+    fn set_below(test: &str, workers: &'static str) -> Option<(Delegated, Self)> {
         let mount = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
             .into_iter()
             .find(|mount| rustix::process::geteuid().is_root() && Path::new(mount).join("cgroup.procs").exists());
@@ -71,8 +82,17 @@ impl Stage {
             println!("SKIP {test}: needs root and cgroup v2");
             return None;
         };
-        let cgroup = Delegated(Path::new(mount).join(format!("hf-stage-{}", std::process::id())));
-        fs::create_dir(&cgroup.0).unwrap();
+        static SLICES: AtomicU32 = AtomicU32::new(0);
+        let number = SLICES.fetch_add(1, Ordering::Relaxed);
+        let slice = Path::new(mount).join(format!("hf-stage-{}-{number}", std::process::id()));
+        let cgroup = Delegated { workers: slice.join(workers), slice };
+        fs::create_dir_all(&cgroup.workers).unwrap();
+        // As systemd does it for a unit with `Delegate=yes`; which controllers v2 has depends on the host.
+        for above in [Path::new(mount), &cgroup.slice].into_iter().filter(|_| !workers.is_empty()) {
+            for controller in ["+cpu", "+memory", "+pids"] {
+                let _ = fs::write(above.join("cgroup.subtree_control"), controller);
+            }
+        }
         let stage = Self::set_in(test, Some(&cgroup))?;
         // In this order a test drops the stage first.
         Some((cgroup, stage))
@@ -103,7 +123,7 @@ impl Stage {
         if let Some(cgroup) = cgroup {
             cgroup.give_to(uid);
         }
-        let cgroup = cgroup.map(|cgroup| cgroup.0.clone());
+        let cgroup = cgroup.map(Delegated::launcher);
         let launcher = start_launcher(root.path(), uid, cgroup.as_deref());
         let line = accept(&listener);
         let stage = Self { root, uid, cgroup, listener, launcher, line, seq: AtomicU64::new(1) };
@@ -205,6 +225,17 @@ impl Stage {
         prepared
     }
 
+    /// As [`Self::launch`], of what may be refused.
+    pub fn launch_or_fail(&self, orders: &Orders) -> Result<Prepared, Failure> {
+        let prepared = self.prepare(orders);
+        self.say(&FromHelper::Release { seq: prepared.seq, wiring: Wiring::default() }, None);
+        match self.hear() {
+            (FromLauncher::Released { .. }, _) => Ok(prepared),
+            (FromLauncher::Failed { failure, .. }, _) => Err(failure),
+            other => panic!("neither: {other:?}"),
+        }
+    }
+
     /// Launches and waits for the record and the shim's end.
     pub fn run(&self, orders: &Orders) -> ExitRecord {
         let prepared = self.launch(orders);
@@ -268,38 +299,58 @@ impl Drop for Stage {
 }
 
 /// A cgroup given to a stage's owner; empty and removed at the end.
-pub struct Delegated(pub PathBuf);
+pub struct Delegated {
+    /// What the launcher's and the workers' have in common.
+    pub slice: PathBuf,
+    /// Where the workers' are.
+    pub workers: PathBuf,
+}
 
 impl Delegated {
     fn give_to(&self, uid: u32) {
+        let give = |path: &Path| chown(path, Some(uid), Some(uid)).unwrap();
+        give(&self.slice.join("cgroup.procs"));
         for path in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
-            chown(self.0.join(path), Some(uid), Some(uid)).unwrap();
+            give(&self.workers.join(path));
         }
+    }
+
+    /// Where the launcher starts.
+    fn launcher(&self) -> PathBuf {
+        if self.workers == self.slice.join("") {
+            return self.slice.clone();
+        }
+        let path = self.slice.join("holdfast-launcher@stager.service");
+        fs::create_dir_all(&path).unwrap();
+        path
     }
 
     /// Names of the workers' cgroups.
     pub fn workers(&self) -> Vec<String> {
-        let names = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = fs::read_dir(&self.workers).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.starts_with("w-")).collect()
     }
 
     /// The processes in one cgroup below it.
     pub fn members(&self, path: &str) -> Vec<u32> {
-        let text = fs::read_to_string(self.0.join(path).join("cgroup.procs")).unwrap();
+        let text = fs::read_to_string(self.workers.join(path).join("cgroup.procs")).unwrap();
         text.lines().map(|line| line.parse().unwrap()).collect()
     }
 }
 
 impl Drop for Delegated {
     fn drop(&mut self) {
+        let below = ["launcher", "holdfast-launcher@stager.service", WORKERS];
         for _ in 0..100 {
-            let _ = fs::remove_dir(self.0.join("launcher"));
-            if fs::remove_dir(&self.0).is_ok() {
+            for name in below {
+                let _ = fs::remove_dir(self.slice.join(name));
+            }
+            if fs::remove_dir(&self.slice).is_ok() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        eprintln!("left behind: {:?}", self.0);
+        eprintln!("left behind: {:?}", self.slice);
     }
 }
 

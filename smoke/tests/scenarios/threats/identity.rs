@@ -2,7 +2,7 @@
 
 use crate::on_installed;
 use anyhow::{Context, ensure};
-use holdfast_smoke::{Census, DAEMON, Host, LAUNCHER, Result, User, scaled, until};
+use holdfast_smoke::{Census, DAEMON, Host, LAUNCHER, Result, User, WORKERS, scaled, until};
 use std::time::Duration;
 
 const SOCKET: &str = "/run/holdfast/owners/alice/daemon.sock";
@@ -111,7 +111,7 @@ fn t13_nobody_but_a_main_speaks_to_systemd() -> Result {
         let state = || -> Result<String> {
             let properties =
                 "MainPID,ActiveState,SubState,StatusText,NFileDescriptorStore,StatusErrno,Result,NRestarts";
-            let units = format!("{LAUNCHER} {DAEMON} holdfast-helper.service");
+            let units = format!("{LAUNCHER} {WORKERS} {DAEMON} holdfast-helper.service");
             host.systemctl(&format!("show --property {properties} {units}"))
         };
         let before = state()?;
@@ -122,7 +122,7 @@ fn t13_nobody_but_a_main_speaks_to_systemd() -> Result {
             .holdfast("run --rm -- sh -c 'echo $NOTIFY_SOCKET; ls /run/systemd/notify 2>/dev/null; true'")?
             .ok()?;
         ensure!(inside.text().is_empty(), "a worker is told where systemd listens\n{inside}");
-        // Bound in by its owner on purpose, and beside the shim, as its child would be: in the launcher's own cgroup.
+        // Bound in by its owner on purpose, and beside the shim, as its child would be: in the cgroup of its worker's shim.
         host.alice().feed("cat > notify.py", spoof)?.ok()?;
         let bound = "run --rm --volume /run/systemd:/mnt:ro --volume ~/notify.py:/tmp/notify.py:ro -- python3 /tmp/notify.py /mnt/notify";
         let _ = host.alice().holdfast(bound)?;
