@@ -8,7 +8,8 @@ pub use wire::{control, counters, exit_record, launch, log_records, orders, sess
 
 use base64::Engine as _;
 use holdfast_release::{
-    Digest, FileName, Floor, Host, Keyring, Offered, PROGRAMS, PublicKey, RELEASE_NAME, Release, Roots, Signature, Sums,
+    Digest, FileName, Floor, Host, Keyring, Offered, PROGRAMS, PublicKey, RELEASE_NAME, Release, Roots, SIGNATURE_NAME,
+    SUMS_NAME, Signature, Sums,
 };
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -17,12 +18,15 @@ use std::sync::LazyLock;
 #[path = "../../../cli/src/update/config.rs"]
 #[allow(dead_code)]
 mod config_file;
+#[path = "../../../helper/src/prefix6.rs"]
+#[allow(dead_code)]
+mod prefix6;
 #[path = "../../../cli/src/update/record.rs"]
 #[allow(dead_code)]
 mod record;
 #[path = "../../../helper/src/rules.rs"]
 #[allow(dead_code)]
-mod rules_file;
+mod rules;
 #[path = "../../../helper/src/subnet.rs"]
 #[allow(dead_code)]
 mod subnet;
@@ -35,7 +39,8 @@ pub fn sums(bytes: &[u8]) {
     if let Ok(sums) = Sums::parse(bytes) {
         assert_eq!(sums.to_string().as_bytes(), bytes);
         assert!(sums.digest(RELEASE_NAME).is_some());
-        assert!(sums.names().all(|name| !name.as_str().contains('/') && !name.as_str().starts_with("SHA256SUMS")));
+        let plain = |name: &str| !name.contains('/') && ![SUMS_NAME, SIGNATURE_NAME].contains(&name);
+        assert!(sums.names().all(|name| plain(name.as_str())));
     }
 }
 
@@ -130,7 +135,7 @@ pub fn config(bytes: &[u8]) {
 /// `rules.toml`, as the helper reads it.
 pub fn rules(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = text.parse::<rules_file::Rules>();
+    let _ = text.parse::<rules::Rules>();
 }
 
 /// The record of an update under way.
