@@ -3,6 +3,7 @@
 #![allow(missing_docs)]
 
 mod boundary;
+mod fuzz;
 mod negative;
 mod seccomp;
 mod sources;
