@@ -15,7 +15,8 @@ const STATE: &str = "/var/lib/holdfast";
 const OLD: &str = "0.1.0";
 const NEW: &str = "0.1.1";
 
-/// Where the program is killed: as soon as it has said a line, or as it begins a system call on a path.
+/// Where the program is killed: as soon as it has said a line, or as it begins a system call on a path (strace sees the
+/// first one of a rename, the new content).
 #[derive(Debug, Clone, Copy)]
 enum At {
     Said(&'static str),
@@ -36,9 +37,9 @@ const UNTIL_THE_FLIP: &[Cut] = &[
     ("S3 files", At::Said("fetch holdfastd "), OLD),
     ("S5 last file", At::Said("fetch rules.toml "), OLD),
     ("S6 preflight", At::Said("try it as the owners"), OLD),
-    ("S7 record", At::Call("/var/lib/holdfast/txn", RENAME, 1), OLD),
+    ("S7 record", At::Call("/var/lib/holdfast/.txn.new", RENAME, 1), OLD),
     ("S8 previous", At::Call("/usr/local/lib/holdfast/.current.previous.new", SYMLINK, 1), OLD),
-    ("S8 flip", At::Call("/usr/local/lib/holdfast/current", RENAME, 1), OLD),
+    ("S8 flip", At::Call("/usr/local/lib/holdfast/.current.new", RENAME, 1), OLD),
     ("S9 flipped", At::Said("/holdfast/current to releases/"), OLD),
 ];
 
@@ -49,8 +50,8 @@ const FROM_THE_FLIP: &[Cut] = &[
     ("S11 daemon", At::Said("restart holdfastd@alice.service"), OLD),
     ("S12 answers, soak", At::Said("wait until the daemon of alice"), OLD),
     ("S13 commit", At::Call("/var/lib/holdfast/txn", UNLINK, 1), OLD),
-    ("S13 committed", At::Call("/usr/local/lib/holdfast/committed", RENAME, 2), NEW),
-    ("S13 floor", At::Call("/var/lib/holdfast/floor", RENAME, 1), NEW),
+    ("S13 committed", At::Call("/usr/local/lib/holdfast/.committed.new", RENAME, 2), NEW),
+    ("S13 floor", At::Call("/var/lib/holdfast/.floor.new", RENAME, 1), NEW),
     ("S14 collected", At::Call("/var/lib/holdfast/receipts", "mkdir,mkdirat", 1), NEW),
 ];
 
