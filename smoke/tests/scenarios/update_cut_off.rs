@@ -51,7 +51,8 @@ const FROM_THE_FLIP: &[Cut] = &[
     ("S12 answers, soak", At::Said("wait until the daemon of alice"), OLD),
     ("S13 commit", At::Call("/var/lib/holdfast/txn", UNLINK, 1), OLD),
     ("S13 committed", At::Call("/usr/local/lib/holdfast/.committed.new", RENAME, 2), NEW),
-    ("S13 floor", At::Call("/var/lib/holdfast/.floor.new", RENAME, 1), NEW),
+    // The first is that of the keys that were seen, long before.
+    ("S13 floor", At::Call("/var/lib/holdfast/.floor.new", RENAME, 2), NEW),
     ("S14 collected", At::Call("/var/lib/holdfast/receipts", "mkdir,mkdirat", 1), NEW),
 ];
 
