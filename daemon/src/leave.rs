@@ -50,17 +50,20 @@ impl Leaving {
         self.handed_back.cancelled().await;
     }
 
-    /// Has everything end, in order; answers when no guard is held any more, or the bound is over.
-    pub async fn leave(&self) {
+    /// Has everything end, in order; answers when no guard is held any more, or the bound is over, with how many had to
+    /// be handed back.
+    pub async fn leave(&self) -> usize {
         self.begun.cancel();
         self.guards.close();
         if tokio::time::timeout(END_WITHIN, self.guards.wait()).await.is_ok() {
-            return;
+            return 0;
         }
+        let handed_back = self.guards.len();
         self.handed_back.cancel();
         if tokio::time::timeout(HAND_BACK_WITHIN, self.guards.wait()).await.is_err() {
             tracing::info!(left = self.guards.len(), "calls that did not end are cut off");
         }
+        handed_back
     }
 
     /// A call that changes something: done, or handed back where it takes longer than the daemon has.

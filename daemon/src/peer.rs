@@ -13,6 +13,7 @@
 //! and so that link, is denied (landlock(7)). The thread accepts, looks, and hands over; it reads nothing from callers.
 
 use crate::confine::hold_limits;
+use crate::handover::Candidate;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use std::io::{self, ErrorKind};
@@ -33,6 +34,8 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const FIRST_BYTE_WITHIN: Duration = Duration::from_secs(5);
 /// Accepted connections that wait for the service.
 const QUEUE_MAX: usize = 16;
+/// Processes of our own unit that wait to be heard.
+const CANDIDATES_MAX: usize = 4;
 /// Wait after an accept that failed (descriptors used up), or while all connections are taken.
 const ACCEPT_RETRY: Duration = Duration::from_millis(20);
 
@@ -69,17 +72,31 @@ pub struct Accepted {
 pub struct Door {
     inside: Arc<Inside>,
     bell: OwnedFd,
+    listener: OwnedFd,
 }
 
-/// Both sides of the door's lock: where accepted connections go, while it is open.
-type Inside = Mutex<Option<mpsc::Sender<Accepted>>>;
+/// Both sides of the door's lock: where those who come in go, while it is open.
+type Inside = Mutex<Option<Ways>>;
+
+/// Where callers go, and where those go who may succeed this daemon.
+#[derive(Debug, Clone)]
+struct Ways {
+    callers: mpsc::Sender<Accepted>,
+    candidates: mpsc::Sender<Candidate>,
+}
 
 impl Door {
-    /// Lets callers in; the receiver has them. Whoever opened before hears nothing more.
-    pub fn open(&self) -> mpsc::Receiver<Accepted> {
-        let (accepted, incoming) = mpsc::channel(QUEUE_MAX);
-        self.turn(Some(accepted));
-        incoming
+    /// Lets callers in; the receivers have them. Whoever opened before hears nothing more.
+    pub fn open(&self) -> (mpsc::Receiver<Accepted>, mpsc::Receiver<Candidate>) {
+        let (callers, incoming) = mpsc::channel(QUEUE_MAX);
+        let (candidates, called) = mpsc::channel(CANDIDATES_MAX);
+        self.turn(Some(Ways { callers, candidates }));
+        (incoming, called)
+    }
+
+    /// What is listened on.
+    pub fn listener(&self) -> &OwnedFd {
+        &self.listener
     }
 
     /// Lets nobody in any more.
@@ -87,7 +104,7 @@ impl Door {
         self.turn(None);
     }
 
-    fn turn(&self, to: Option<mpsc::Sender<Accepted>>) {
+    fn turn(&self, to: Option<Ways>) {
         *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = to;
         // Full only where the thread has been woken already.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
@@ -96,22 +113,23 @@ impl Door {
 
 /// Starts watching the door for `uid` in a thread of its own; it is closed. To be called before the calling thread enters
 /// Landlock.
-pub fn watch(listener: UnixListener, uid: u32) -> io::Result<Door> {
+pub fn watch(listener: UnixListener, uid: u32, owner: &str) -> io::Result<Door> {
     // Two daemons have this listener for a moment where one replaces the other: neither may wait in accept(2).
     listener.set_nonblocking(true)?;
     let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let inside = Arc::<Inside>::default();
+    let given = OwnedFd::from(listener.try_clone()?);
     let porter = Porter {
         listener,
         uid,
-        home: Home::read()?,
+        home: Home::read(owner)?,
         inside: inside.clone(),
         bell: bell.try_clone()?,
         open: Arc::default(),
         failing: AtomicBool::new(false),
     };
     std::thread::Builder::new().name("accept".into()).spawn(move || porter.watch())?;
-    Ok(Door { inside, bell })
+    Ok(Door { inside, bell, listener: given })
 }
 
 /// The thread at the door.
@@ -130,9 +148,9 @@ struct Porter {
 impl Porter {
     fn watch(&self) {
         loop {
-            let accepted = self.inside.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            match (self.wait(accepted.is_some()), accepted) {
-                (Ok(true), Some(accepted)) => self.accept(&accepted),
+            let ways = self.inside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match (self.wait(ways.is_some()), ways) {
+                (Ok(true), Some(ways)) => self.accept(&ways),
                 (Ok(_), _) => {}
                 (Err(error), _) => {
                     // With a limit of no open files, poll(2) takes none to watch.
@@ -159,9 +177,9 @@ impl Porter {
         Ok(false)
     }
 
-    fn accept(&self, accepted: &mpsc::Sender<Accepted>) {
+    fn accept(&self, ways: &Ways) {
         while Arc::strong_count(&self.open) > CONNECTIONS_MAX {
-            if accepted.is_closed() {
+            if ways.callers.is_closed() {
                 return;
             }
             std::thread::sleep(ACCEPT_RETRY);
@@ -184,14 +202,18 @@ impl Porter {
             }
         };
         let peer = match examine(&stream, self.uid, &self.home) {
-            Ok(process) => Peer::Owner(Arc::new(process)),
+            Ok(process) => match self.home.unit_mate(&process) {
+                // More of them than systemd ever starts are not heard.
+                Some(pid) => return drop(ways.candidates.try_send(Candidate::new(stream, process, pid))),
+                None => Peer::Owner(Arc::new(process)),
+            },
             Err(refusal) => {
                 tracing::warn!(target: "audit", %refusal, "a caller was refused");
                 Peer::Foreign
             }
         };
         // An error is a door that was closed meanwhile: this one has to call again.
-        drop(accepted.blocking_send(Accepted { stream, peer, open: self.open.clone() }));
+        drop(ways.callers.blocking_send(Accepted { stream, peer, open: self.open.clone() }));
     }
 }
 
@@ -266,12 +288,31 @@ fn fdinfo(pidfd: &impl AsFd, field: &str) -> io::Result<String> {
 struct Home {
     namespace: PathBuf,
     id_maps: [String; 2],
+    /// Our cgroup, where it is that of our unit, into which only systemd puts processes.
+    unit: Option<String>,
 }
 
 impl Home {
-    fn read() -> io::Result<Self> {
-        Ok(Self { namespace: user_namespace("self")?, id_maps: id_maps("self")? })
+    fn read(owner: &str) -> io::Result<Self> {
+        let unit = format!("/holdfastd@{owner}.service");
+        let unit = cgroup("self").ok().filter(|cgroup| cgroup.ends_with(&unit));
+        Ok(Self { namespace: user_namespace("self")?, id_maps: id_maps("self")?, unit })
     }
+
+    /// The pid of a process of our unit that is not this one. What cannot be looked at is none.
+    fn unit_mate(&self, process: &OwnedFd) -> Option<u32> {
+        let unit = self.unit.as_ref()?;
+        let pid = pid_of(process).ok().filter(|pid| *pid != std::process::id())?;
+        let is_mate = cgroup(&pid.to_string()).is_ok_and(|cgroup| cgroup == *unit);
+        // Still there: so what was read is of that process.
+        (is_mate && pid_of(process).is_ok_and(|again| again == pid)).then_some(pid)
+    }
+}
+
+/// In the one hierarchy of cgroups(7).
+fn cgroup(pid: &str) -> io::Result<String> {
+    let all = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    all.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned)).ok_or_else(|| ErrorKind::NotFound.into())
 }
 
 /// As user_namespaces(7) shows them to us.

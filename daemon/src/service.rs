@@ -285,6 +285,7 @@ impl Daemon for Service {
         let views: Vec<_> = self.shared.entries().into_iter().map(|entry| entry.view()).collect();
         let live = views.iter().filter(|view| view.phase.is_live()).count();
         let failed = views.iter().filter(|view| view.phase == crate::worker::Phase::Failed).count();
+        let (handovers, handover_failure) = self.shared.past.told();
         Ok(Response::new(StatusReply {
             version: VERSION.into(),
             owner: self.shared.owner.to_string(),
@@ -293,6 +294,8 @@ impl Daemon for Service {
             programs: programs::programs(&self.shared).await,
             workers_live: u32::try_from(live).unwrap_or(u32::MAX),
             workers_failed: u32::try_from(failed).unwrap_or(u32::MAX),
+            handovers,
+            handover_failure,
         }))
     }
 }

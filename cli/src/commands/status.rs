@@ -35,9 +35,11 @@ pub fn status(args: &JsonArgs, caller: &Caller) -> anyhow::Result<ExitCode> {
         };
         let pid = program.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let version = program.version.map_or_else(|| "-".to_owned(), |version| cell(&version, 40));
-        [cell(&program.name, 20), pid, version, state]
+        let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let (generation, handovers) = (number(program.generation), number(program.handovers.map(u64::from)));
+        [cell(&program.name, 20), pid, version, generation, handovers, state]
     });
-    out::table(["PROGRAM", "PID", "VERSION", "STATE"], rows.collect())?;
+    out::table(["PROGRAM", "PID", "VERSION", "GENERATION", "HANDOVERS", "STATE"], rows.collect())?;
     let release = release().map_or_else(|| "none installed".to_owned(), |release| cell(&release, 100));
     out::text(&format!(
         "\nOwner    {}\nRelease  {release}\nWorkers  {} live, {} failed\n",

@@ -1,5 +1,6 @@
 //! `holdfast system`: the installed system, looked after by root.
 
+mod handover;
 mod show;
 mod shutdown;
 
@@ -56,6 +57,15 @@ pub enum Action {
     },
     /// Restart helper, launchers and daemons; workers stay (root)
     Restart,
+    /// Have the daemons give way to ones of the installed release, with no call refused; workers stay (root)
+    ///
+    /// A successor that does not get ready changes nothing: the daemon that runs serves on, and the reason is told.
+    /// Where the unit file has changed, the unit is restarted instead.
+    Handover {
+        /// Of this owner alone
+        #[arg(long, value_name = "USER")]
+        owner: Option<String>,
+    },
     /// Remove what was installed; state and rules stay without --purge (root)
     Uninstall(UninstallArgs),
     /// Stop all workers: what the shutdown unit runs when the machine goes down
@@ -118,6 +128,7 @@ pub fn run(args: SystemArgs, layout: &Layout) -> anyhow::Result<ExitCode> {
         Action::Install(args) => install(&args, layout, &commands),
         Action::Status { owner, json } => show::status(layout, &commands, owner.as_deref(), json),
         Action::Restart => restart(layout, &commands),
+        Action::Handover { owner } => handover::handover(layout, &commands, owner.as_deref()),
         Action::Uninstall(args) => uninstall(&args, layout, &commands),
         Action::StopWorkers { owner: Some(owner), grace } => shutdown::stop_of(&owner, grace),
         Action::StopWorkers { owner: None, grace } => {

@@ -8,6 +8,7 @@ pub mod apply;
 pub mod command;
 pub mod disk;
 pub mod facts;
+pub mod give_way;
 pub mod ipv6;
 pub mod network;
 pub mod plan;

@@ -157,6 +157,10 @@ pub struct ProgramJson {
     pub pid: Option<u32>,
     /// Which start of it; of the daemon alone.
     pub generation: Option<u64>,
+    /// How often it gave way to another one since its unit was started; of the daemon alone.
+    pub handovers: Option<u32>,
+    /// Why the last handover that was tried since then failed.
+    pub handover_failure: Option<String>,
     /// Whether it does its work.
     pub healthy: bool,
     /// Why it is not healthy, and what to do.
@@ -258,6 +262,8 @@ pub fn programs(reply: &StatusReply) -> Vec<ProgramJson> {
         version: some_text(&reply.version),
         pid: some_number(reply.pid),
         generation: Some(reply.epoch),
+        handovers: Some(reply.handovers),
+        handover_failure: some_text(&reply.handover_failure),
         healthy: true,
         why: None,
     };
@@ -266,6 +272,8 @@ pub fn programs(reply: &StatusReply) -> Vec<ProgramJson> {
         version: some_text(&program.version),
         pid: some_number(program.pid),
         generation: None,
+        handovers: None,
+        handover_failure: None,
         healthy: program.healthy,
         why: some_text(&program.why),
     };

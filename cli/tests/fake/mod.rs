@@ -411,6 +411,7 @@ impl Daemon for Fake {
             programs: vec![helper],
             workers_live: 1,
             workers_failed: 2,
+            ..Default::default()
         }))
     }
 }

@@ -15,7 +15,7 @@ pub use events::{EventRow, Page};
 pub use form::oldest_needed;
 pub use networks::NetworkRow;
 pub use rows::{Change, EndRow, HistoryRow, WorkerRow};
-pub use schema::{check_migrations, copy};
+pub use schema::{check_form, check_migrations, copy};
 
 use crate::confine::hold_limits;
 use holdfast_proto::key::Key;
@@ -47,6 +47,12 @@ pub enum StoreError {
         found: i64,
         /// Ours.
         known: i64,
+    },
+    /// To be migrated, or not for this build: not to be handed over.
+    #[error("the database is of version {found}, and this holdfastd would change that: restart the unit instead")]
+    Form {
+        /// Its user_version.
+        found: i64,
     },
     /// Not a database of ours, or damaged.
     #[error(
@@ -96,6 +102,15 @@ pub struct Opened {
     pub networks: Vec<NetworkRow>,
 }
 
+/// What the store held when it was closed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    /// Cursor of the newest event.
+    pub newest_event: u64,
+    /// How many are on record.
+    pub workers: u32,
+}
+
 /// The way to the writer. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -103,14 +118,9 @@ pub struct Store {
     newest_event: watch::Receiver<u64>,
 }
 
-/// The writer's thread, not yet open: made before the seccomp filter, which allows no new thread.
-#[derive(Debug)]
-pub struct Idle {
-    store: Store,
-}
-
 enum Order {
     Open { path: PathBuf, boot_id: String, needed: Option<i64>, answer: mpsc::SyncSender<Result<Opened, StoreError>> },
+    Close { answer: mpsc::SyncSender<Held> },
     Commit { changes: Vec<Change>, answer: Option<oneshot::Sender<Result<(), StoreError>>> },
     Remove { paths: Vec<PathBuf> },
     Events { after: u64, answer: oneshot::Sender<Result<Page, StoreError>> },
@@ -118,27 +128,33 @@ enum Order {
     History { worker: WorkerId, answer: oneshot::Sender<Result<Vec<HistoryRow>, StoreError>> },
 }
 
-/// Starts the writer's thread; it waits for [`Idle::open`].
-pub fn start() -> std::io::Result<Idle> {
+/// Starts the writer's thread, before the seccomp filter, which allows no new one; it waits for [`Store::open`].
+pub fn start() -> std::io::Result<Store> {
     let (orders, inbox) = mpsc::sync_channel(QUEUE_MAX);
     let (newest, newest_event) = watch::channel(0);
     std::thread::Builder::new().name("store".into()).spawn(move || write_all(&inbox, &newest))?;
-    Ok(Idle { store: Store { orders, newest_event } })
-}
-
-impl Idle {
-    /// Opens (or makes) the database, migrates it as far as a daemon of the form `needed` could still use it, and raises
-    /// the epoch. Blocks; called before the runtime serves.
-    pub fn open(self, path: &Path, boot_id: &str, needed: Option<i64>) -> Result<(Store, Opened), StoreError> {
-        let (answer, opened) = mpsc::sync_channel(1);
-        let order = Order::Open { path: path.to_owned(), boot_id: boot_id.to_owned(), needed, answer };
-        self.store.orders.send(order).map_err(|_| StoreError::Gone)?;
-        let opened = opened.recv().map_err(|_| StoreError::Gone)??;
-        Ok((self.store, opened))
-    }
+    Ok(Store { orders, newest_event })
 }
 
 impl Store {
+    /// Opens (or makes) the database, migrates it as far as a daemon of the form `needed` could still use it, and raises
+    /// the epoch. Blocks; called before the runtime serves.
+    pub fn open(&self, path: &Path, boot_id: &str, needed: Option<i64>) -> Result<Opened, StoreError> {
+        let (answer, opened) = mpsc::sync_channel(1);
+        let order = Order::Open { path: path.to_owned(), boot_id: boot_id.to_owned(), needed, answer };
+        self.orders.send(order).map_err(|_| StoreError::Gone)?;
+        opened.recv().map_err(|_| StoreError::Gone)?
+    }
+
+    /// Takes what was ordered until now, and nothing more until it is opened again; answers what was then in it. Blocks;
+    /// called when nobody serves.
+    pub fn close(&self) -> Held {
+        let (answer, closed) = mpsc::sync_channel(1);
+        let ordered = self.orders.send(Order::Close { answer });
+        // A writer that has ended holds nothing: whoever compares with that does not go on.
+        ordered.ok().and_then(|()| closed.recv().ok()).unwrap_or_default()
+    }
+
     /// Takes all of the changes or none; answers when they are in the file.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let (answer, answered) = oneshot::channel();
@@ -209,6 +225,13 @@ fn write_all(inbox: &mpsc::Receiver<Order>, newest: &watch::Sender<u64>) {
                     opened
                 });
                 drop(answer.send(opened));
+            }
+            Order::Close { answer } => {
+                let held = database.take().and_then(|database| {
+                    let workers = database.query_row("SELECT count(*) FROM workers", [], |row| row.get(0));
+                    Some(Held { newest_event: events::newest(&database).ok()?, workers: workers.ok()? })
+                });
+                let _ = answer.send(held.unwrap_or_default());
             }
             Order::Commit { changes, answer } => {
                 let outcome =

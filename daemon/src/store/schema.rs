@@ -60,6 +60,18 @@ pub fn open(path: &Path, needed: Option<i64>) -> Result<Connection, StoreError> 
     Ok(connection)
 }
 
+/// That this build would use a database, in use or not, as it is: what runs now can go on with it if this build fails.
+pub fn check_form(path: &Path, needed: Option<i64>) -> Result<(), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    let found = found(&connection)?;
+    match form::target(found, FORMS, needed) {
+        Some(target) if target == found.form => Ok(()),
+        Some(_) | None => Err(StoreError::Form { found: found.form }),
+    }
+}
+
 /// Migrates a copy of a database and checks it whole. For an update's preflight; never called on the live file.
 pub fn check_migrations(copy: &Path) -> Result<MigrationCheck, StoreError> {
     let unreadable = |why: String| StoreError::Unreadable { path: copy.into(), why };

@@ -55,7 +55,9 @@ fn note(id: u64, why: &str) -> HistoryRow {
 }
 
 fn opened(path: &Path) -> Result<(Store, Opened), StoreError> {
-    start().unwrap().open(path, "boot", None)
+    let store = start().unwrap();
+    let opened = store.open(path, "boot", None)?;
+    Ok((store, opened))
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ pub use view::{View, wire_phase};
 pub use watchers::Watch;
 
 use crate::follow::Changes;
+use crate::handover::Past;
 use crate::helper::Helper;
 use crate::hosts;
 use crate::leave::Leaving;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub networks: Networks,
     /// Whether the daemon leaves.
     pub leaving: Leaving,
+    /// What became of handovers.
+    pub past: Past,
     workers: Mutex<Workers>,
     hosts_stale: Notify,
 }
@@ -153,10 +156,11 @@ impl Shared {
         (epoch, boot_id): (Epoch, String),
         (store, networks): (Store, &[NetworkRow]),
         helper: Helper,
+        past: Past,
     ) -> Self {
         let (workers, changes, networks) = (Mutex::default(), Changes::new(), Networks::new(networks));
         let (leaving, hosts_stale) = (Leaving::default(), Notify::new());
-        Self { owner, layout, epoch, boot_id, store, helper, changes, networks, leaving, workers, hosts_stale }
+        Self { owner, layout, epoch, boot_id, store, helper, changes, networks, leaving, past, workers, hosts_stale }
     }
 
     /// Puts a worker on record and starts it, where none of its external id is there yet. `call` goes on record with it.
@@ -356,7 +360,11 @@ pub fn not_recorded(error: &StoreError) -> Problem {
     match error {
         StoreError::Full => Problem::new(Reason::NoSpace, format!("{error}: nothing was changed"))
             .hint("free some space below the owner's state directory and try again"),
-        StoreError::Newer { .. } | StoreError::Unreadable { .. } | StoreError::Sqlite(_) | StoreError::Gone => {
+        StoreError::Newer { .. }
+        | StoreError::Form { .. }
+        | StoreError::Unreadable { .. }
+        | StoreError::Sqlite(_)
+        | StoreError::Gone => {
             tracing::error!(error = error as &dyn std::error::Error, "a change was not recorded");
             Problem::new(Reason::Internal, format!("{error}: nothing was changed")).hint("see the daemon's log")
         }

@@ -61,9 +61,7 @@ pub struct Lock {
 /// # Errors
 /// [`LockError`]: nothing may be done without it.
 pub fn take(path: &Path) -> Result<Lock, LockError> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(|source| LockError::Open { path: path.to_owned(), source })?;
+    let file = open(path)?;
     let failed = |step: &'static str| move |source| LockError::Kernel { step, path: path.to_owned(), source };
     let mut ended = 0;
     for _ in 0..TRIES_MAX {
@@ -74,6 +72,25 @@ pub fn take(path: &Path) -> Result<Lock, LockError> {
         }
     }
     Err(LockError::Held { path: path.to_owned() })
+}
+
+/// Takes the lock if nobody holds it; ends nobody.
+///
+/// # Errors
+/// [`LockError`]: nothing may be done without it.
+pub fn take_if_free(path: &Path) -> Result<Option<Lock>, LockError> {
+    let file = open(path)?;
+    match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Lock { _file: file, ended: 0 })),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
+        Err(source) => Err(LockError::Kernel { step: "take the lock", path: path.to_owned(), source }),
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, LockError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::openat(rustix::fs::CWD, path, flags, Mode::RUSR | Mode::WUSR)
+        .map_err(|source| LockError::Open { path: path.to_owned(), source })
 }
 
 /// Kills whoever holds the lock, if somebody still does; says how many that were.

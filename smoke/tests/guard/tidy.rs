@@ -166,7 +166,12 @@ fn the_environment_is_read_where_programs_begin() {
 fn no_program_runs_another() {
     let sources = shipped();
     // The CLI runs systemctl and useradd as an installer must; the launcher executes the shim by its own system call.
-    let may = |source: &Source| source.path.starts_with("cli/src/") || source.path.starts_with("packaging/");
+    // What a unit's reload starts (docs/decisions/0014) ends once the daemon's successor serves; it never serves itself.
+    let may = |source: &Source| {
+        source.path.starts_with("cli/src/")
+            || source.path.starts_with("packaging/")
+            || source.path == "daemon/src/handover/start.rs"
+    };
     complain(["process::Command", "Command::new"].iter().flat_map(|word| lines_with(&sources, word, may)).collect());
 }
 

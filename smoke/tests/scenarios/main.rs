@@ -14,6 +14,7 @@ mod exec_terminal;
 mod exits;
 mod fifty_workers;
 mod find;
+mod handover;
 mod harness;
 mod install;
 mod ipv6;

@@ -40,7 +40,7 @@ echo $k >> over
 "#;
 
 /// Runs the clients while `disturb` does its worst, then looks whether all is as it should be.
-fn crowd(host: &Host, around: &str, disturb: impl FnOnce() -> Result) -> Result {
+pub fn crowd(host: &Host, around: &str, disturb: impl FnOnce() -> Result) -> Result {
     let alice = host.alice();
     alice.feed("mkdir -p crowd/ledger && cat > crowd/client.sh", CLIENT.as_bytes())?.ok()?;
     alice.run("cd crowd && touch wanted failed over")?.ok()?;
