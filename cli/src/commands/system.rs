@@ -165,26 +165,32 @@ fn install(args: &InstallArgs, layout: &Layout, commands: &dyn Commands) -> anyh
     let _lock = lock(layout, "system install")?;
     let (facts, plan) = decide()?;
     let host = Host { layout, commands, folder: &folder, ready_max: ready::READY_MAX };
-    begin_txn(layout, commands, &facts)?;
+    let begun = begin_txn(layout, commands, &facts)?;
     let applied = apply::apply(&plan.steps, &host, &mut announce);
     // What could not be put back now, the timer tries again.
-    if applied.as_ref().err().is_none_or(|failed| failed.left.is_empty()) {
-        txn::end(layout, commands)?;
+    match applied {
+        Ok(()) => txn::end(layout, commands)?,
+        Err(failed) => {
+            if begun && failed.left.is_empty() {
+                txn::end(layout, commands)?;
+            }
+            return Err(failed.into());
+        }
     }
-    applied?;
     show::installed(layout, &facts.account.name, &plan.installed, folder.has_signature())?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Over another release of the same owner an install is an update: where it is cut off, that release comes back by itself.
-/// A first one has nothing to come back to; it may be run again.
-fn begin_txn(layout: &Layout, commands: &dyn Commands, facts: &Facts) -> anyhow::Result<()> {
+/// A first one has nothing to come back to; it may be run again. Says whether there is a record.
+fn begin_txn(layout: &Layout, commands: &dyn Commands, facts: &Facts) -> anyhow::Result<bool> {
     let known = facts.installed.iter().flat_map(|installed| &installed.owners).any(|owner| *owner == facts.account);
     let current = linked(&layout.current())?.filter(|id| known && id.as_str() != facts.release.id);
     let Some(current) = current.filter(|id| Folder::open(&layout.releases().join(id.as_str())).is_ok()) else {
-        return Ok(());
+        return Ok(false);
     };
-    txn::begin(layout, commands, current.as_str(), linked(&layout.previous())?.as_ref(), &facts.release.id).map(drop)
+    txn::begin(layout, commands, current.as_str(), linked(&layout.previous())?.as_ref(), &facts.release.id)?;
+    Ok(true)
 }
 
 /// Progress, on stderr: the steps that take time or are seen from outside.
