@@ -56,7 +56,9 @@ fn events_go_on_after_the_last_cursor_when_the_daemon_goes_away() {
     let filters = r#"["kind=started"] false"#;
     let asked: Vec<String> =
         ["None", "Some(8)", "Some(9)"].map(|cursor| format!("events cursor={cursor} follow=true {filters}")).into();
-    assert_eq!(daemon.asked(), asked);
+    // Between them it is asked whether it is there again.
+    let events = daemon.asked().into_iter().filter(|asked| asked.starts_with("events"));
+    assert_eq!(events.collect::<Vec<_>>(), asked);
     let done = daemon.run(&["events", "--cursor", "9", "--since", "10m", "--json"]);
     let event: serde_json::Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!((event["cursor"].clone(), event["name"].clone()), (10.into(), "w10".into()));

@@ -170,7 +170,7 @@ fn inspect_port_and_status_speak_to_people_and_to_scripts() {
     assert_eq!(daemon.run(&["port", "web"]).out, "80/tcp -> 0.0.0.0:8080\n");
     let done = daemon.run(&["status", "--json"]);
     let shown: serde_json::Value = serde_json::from_str(&done.out).unwrap();
-    assert_eq!(shown["update"], serde_json::json!({"available": false, "expired": false}));
+    assert_eq!(shown["update"], serde_json::json!({"available": false, "expired": false, "version": null}));
     assert_eq!(shown["workers"], serde_json::json!({"live": 1, "failed": 2}));
     assert_eq!(shown["programs"][0]["generation"], 3);
     assert!(daemon.run(&["status"]).out.contains("NOT HEALTHY: it does not answer"));

@@ -337,8 +337,14 @@ impl Daemon for Fake {
         let (events, stream) = mpsc::channel(8);
         tokio::spawn(async move {
             let say = async |output| events.send(Ok(LogsEvent { output: Some(output) })).await.is_ok();
-            say(output(1, "to stdout\n")).await;
-            say(output(2, "to stderr\n")).await;
+            let mut seen = usize::try_from(request.position.unwrap_or(0)).unwrap();
+            for (stream, text) in [(1, "to stdout\n"), (2, "to stderr\n")] {
+                let rest = text.get(seen..).unwrap_or_default();
+                seen = seen.saturating_sub(text.len());
+                if !rest.is_empty() {
+                    say(output(stream, rest)).await;
+                }
+            }
             while worker.name == "endless" && say(output(1, &"x".repeat(32 * 1024))).await {}
         });
         Ok(Response::new(ReceiverStream::new(stream)))
