@@ -284,7 +284,7 @@ fn launch_problem(error: &LaunchError) -> Problem {
         LaunchError::Net(NetError::Kernel { .. } | NetError::NoIpv6) => {
             (Reason::Host, "holdfast doctor says what this host lacks")
         }
-        LaunchError::Netns(_) => (Reason::Unavailable, "restart the owner's launcher"),
+        LaunchError::Netns(_) => (Reason::Host, "restart the owner's launcher"),
         LaunchError::Unconfirmed => (Reason::Unavailable, "try again in a moment"),
         LaunchError::Orders(_) => (Reason::NoSpace, "try again; the host may be short of memory"),
     };

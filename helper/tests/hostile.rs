@@ -21,9 +21,9 @@ fn whatever_a_launcher_does_wrong_nothing_is_left() {
     stage.start_helper();
     stage.start_launcher();
     let manners = [
-        (Manner::HostNetns, Reason::Unavailable),
-        (Manner::ForeignNetns, Reason::Unavailable),
-        (Manner::NoNetns, Reason::Unavailable),
+        (Manner::HostNetns, Reason::Host),
+        (Manner::ForeignNetns, Reason::Host),
+        (Manner::NoNetns, Reason::Host),
         (Manner::FailsToPrepare, Reason::Host),
         (Manner::FailsToRelease, Reason::Host),
     ];
